@@ -1,0 +1,1 @@
+"""The contracts every other room stands on: types, tasks, batches, meshes, errors."""

@@ -1,0 +1,40 @@
+"""Batch containers: NamedTuples, hence pytrees, whose leaves have the row axis first."""
+
+from typing import NamedTuple
+
+from chemscale_jax.core.types import Array
+
+
+class GraphPack(NamedTuple):
+    """Molecules packed into one row of fixed size: N atoms, E edges, M molecules.
+
+    The last atom and the last molecule are always padding. Padding atoms have species
+    0 and belong to the last molecule; padding edges join the last atom to itself. So
+    both masks follow from the indices: an atom is real where ``species_N > 0``, an
+    edge where ``receivers_E < N - 1``. Edges are directed, stand for
+    ``r_sender + shift @ cell - r_receiver``, and are sorted by receiver; every edge
+    i -> j has its reverse j -> i in the list.
+
+    In a batch every leaf has a leading row axis; a task removes it with ``vmap``.
+    """
+
+    positions_N3: Array  # float32, angstrom
+    species_N: Array  # int32, atomic numbers; 0 is padding
+    molecule_N: Array  # int32, index of the atom's molecule
+    senders_E: Array  # int32
+    receivers_E: Array  # int32, ascending
+    molecule_mask_M: Array  # bool, True for a real molecule
+    charge_M: Array  # float32, elementary charges
+    spin_M: Array  # float32, number of unpaired electrons
+    energy_M: Array  # float32, eV, without the reference energies of the elements
+    energy_mask_M: Array  # bool, True where the energy is labelled
+    forces_N3: Array  # float32, eV/angstrom
+    forces_mask_N: Array  # bool, True where the forces are labelled
+    # Periodic records only, else None: cell vectors as rows (angstrom), and how many
+    # of them the sender of each edge is shifted by.
+    cell_M33: Array | None = None
+    shifts_E3: Array | None = None
+    # Only for models that ask for a second, longer pair list (same conventions).
+    pair_senders_P: Array | None = None
+    pair_receivers_P: Array | None = None
+    pair_shifts_P3: Array | None = None

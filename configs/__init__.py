@@ -1,0 +1,1 @@
+"""One experiment per file; every file has ``get_config(arg)``."""
