@@ -1,0 +1,1 @@
+"""Reports and fits, from logs and arrays only: nothing here needs JAX."""

@@ -1,4 +1,4 @@
-"""Batch containers: NamedTuples, hence pytrees, whose leaves have the row axis first."""
+"""Batch containers: NamedTuples (so pytrees) whose leaves have the row axis first."""
 
 from typing import NamedTuple
 

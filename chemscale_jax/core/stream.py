@@ -1,6 +1,6 @@
 """What the trainer asks of data: epochs of batches, each a pure function of a seed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from chemscale_jax.core.types import Batch
@@ -30,6 +30,13 @@ class Stream(Protocol):
     artifacts: Mapping[str, Any]
     # {split name: its batches}; "valid" steers plateau, early stop and best checkpoint.
     evals: Mapping[str, Epoch]
+
+    # Shapes and dtypes of the batches of all processes together, one per bucket.
+    batch_specs: tuple[Batch, ...]
+
+    def iterate(self, epoch: Epoch, start: int) -> Iterator[Batch]:
+        """``epoch[start]``, ``epoch[start + 1]``, ... fetched ahead."""
+        ...
 
     def train_epoch(self, epoch: int) -> Epoch:
         """The batches of one pass over the training set, in that epoch's order."""

@@ -45,6 +45,10 @@ class Task:
     loss_weights: Mapping[str, float]
     # {metric name: unit}; a metric that is not listed has no unit
     units: Mapping[str, str]
+    # Metrics that a person wants to see after each validation, besides the loss.
+    headline: tuple[str, ...]
+    # The metric whose total counts the examples of a batch; names the unit of rates.
+    counter: str
     # One entry per static bucket: a batch of jax.ShapeDtypeStruct, all rows of all
     # processes together.
     batch_specs: tuple[Batch, ...]

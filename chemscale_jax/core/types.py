@@ -25,3 +25,6 @@ Key = jax.Array
 Params = Mapping[str, Any]
 # A pytree of arrays whose first axis is the row axis.
 Batch = Any
+# An ``ml_collections.ConfigDict``, whose fields no static type describes. It stops in
+# ``main``, ``make_task``, ``make_stream``, ``make_optimizer`` and the loop's rules.
+Config = Any

@@ -1,0 +1,22 @@
+"""Readers and streams: records in our units, batches of static shape."""
+
+from collections.abc import Callable
+
+from chemscale_jax.core.stream import Stream
+from chemscale_jax.core.types import Config
+
+
+def _graphs(config: Config, process_index: int, process_count: int) -> Stream:
+    # Imported when asked for: HDF5 and grain cost start-up time.
+    from chemscale_jax.data import stream
+
+    return stream.make_stream(
+        config,
+        config.model.cutoff_ang,
+        process_index=process_index,
+        process_count=process_count,
+    )
+
+
+# Name in config.data.stream: a function of config, process index and process count.
+STREAMS: dict[str, Callable[[Config, int, int], Stream]] = {"graphs": _graphs}

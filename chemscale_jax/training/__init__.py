@@ -1,0 +1,1 @@
+"""The one trainer. It does not know which model it trains."""

@@ -1,0 +1,168 @@
+"""The table of results: errors of each split, by how large the forces are."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from chemscale_jax.analysis.frames import Frames
+
+# Bands of a frame's mean absolute force component, eV/angstrom, lower end included.
+BANDS: tuple[tuple[float, float], ...] = (
+    (0.0, 0.5),
+    (0.5, 1.0),
+    (1.0, 2.0),
+    (2.0, np.inf),
+)
+_HEADER = (
+    "split",
+    "frames",
+    "number",
+    "mean F",
+    "force MAE",
+    "MAE/mean F",
+    "zero MAE",
+    "element MAE",
+    "energy MAE",
+)
+
+
+class Row(NamedTuple):
+    """Errors over some frames of a split; None where nothing is labelled."""
+
+    split: str
+    frames: str  # which frames
+    number: int  # how many
+    mean_abs_force: float | None  # meV/angstrom, mean over all true force components
+    force_mae: float | None  # meV/angstrom, mean over all force components
+    ratio: float | None  # force_mae / mean_abs_force
+    zero_mae: float | None  # meV/angstrom, of predicting no force
+    element_mae: (
+        float | None
+    )  # meV/angstrom, of each element's mean force on these frames
+    energy_mae: float | None  # meV/atom
+
+
+def rows_of(split: str, frames: Frames) -> list[Row]:
+    """Errors of a split: all frames, then those not stretched in bands of force."""
+    size = frames.mean_abs_force()
+    rows = [row_of(split, "all", frames, np.ones(len(frames), bool))]
+    for low, high in BANDS:
+        chosen = ~frames.stretched & (size >= low) & (size < high)
+        name = f"{low:.1f}-{high:.1f} eV/A" if high < np.inf else f"{low:.1f}+ eV/A"
+        rows.append(row_of(split, name, frames, chosen))
+    return rows
+
+
+def row_of(split: str, name: str, frames: Frames, chosen: np.ndarray) -> Row:
+    """Errors over the chosen frames: an (F,) mask."""
+    atoms = chosen[frames.frame] & frames.forces_mask
+    true = frames.forces_true[atoms].astype(np.float64)
+    error = frames.forces_pred[atoms] - true
+    labelled = chosen & frames.energy_mask
+    energy_error = (
+        frames.energy_pred[labelled].astype(np.float64) - frames.energy_true[labelled]
+    )
+    zero_mae = _mean_milli(np.abs(true))
+    force_mae = _mean_milli(np.abs(error))
+    baseline = element_means(frames.species[atoms], true)
+    return Row(
+        split=split,
+        frames=name,
+        number=int(chosen.sum()),
+        mean_abs_force=zero_mae,
+        force_mae=force_mae,
+        ratio=force_mae / zero_mae if force_mae is not None and zero_mae else None,
+        zero_mae=zero_mae,
+        element_mae=_mean_milli(np.abs(baseline - true)),
+        energy_mae=_mean_milli(np.abs(energy_error) / frames.n_atoms[labelled]),
+    )
+
+
+def element_means(species: np.ndarray, forces: np.ndarray) -> np.ndarray:
+    """The mean force vector of each atom's element: (A, 3), like ``forces``."""
+    _, element = np.unique(species, return_inverse=True)
+    counts = np.bincount(element)
+    sums = np.stack([np.bincount(element, forces[:, axis]) for axis in range(3)], 1)
+    return (sums / np.maximum(counts, 1)[:, None])[element]
+
+
+def force_mae_by_element(frames: Frames) -> dict[int, tuple[float, int]]:
+    """{atomic number: (force MAE in meV/angstrom, number of atoms)}."""
+    atoms = frames.forces_mask
+    error = np.abs(
+        frames.forces_pred[atoms].astype(np.float64) - frames.forces_true[atoms]
+    )
+    species = frames.species[atoms]
+    return {
+        int(z): (1e3 * float(error[species == z].mean()), int((species == z).sum()))
+        for z in np.unique(species)
+    }
+
+
+def results_table(splits: Mapping[str, Frames], force_only: bool) -> str:
+    """The table with its legend, for terminals and Markdown alike.
+
+    Args:
+        splits: {split: its frames}.
+        force_only: whether energies were left out of the training loss.
+    """
+    rows = [row for split, frames in splits.items() for row in rows_of(split, frames)]
+    return f"{markdown_table(_HEADER, [_cells(row) for row in rows])}\n\n" + "\n".join(
+        f"- {line}" for line in _legend(splits, force_only)
+    )
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns; all but the first two hold numbers."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = [
+        "-" * width if column < 2 else "-" * (width - 1) + ":"
+        for column, width in enumerate(widths)
+    ]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def _cells(row: Row) -> list[str]:
+    values = (
+        (row.mean_abs_force, 1),
+        (row.force_mae, 1),
+        (row.ratio, 3),
+        (row.zero_mae, 1),
+        (row.element_mae, 1),
+        (row.energy_mae, 1),
+    )
+    numbers = ["-" if x is None else f"{x:,.{digits}f}" for x, digits in values]
+    return [row.split, row.frames, f"{row.number:,}", *numbers]
+
+
+def _legend(splits: Mapping[str, Frames], force_only: bool) -> list[str]:
+    lines = [
+        "Forces in meV/A, over all components; energies in meV/atom.",
+        "mean F: mean absolute component of the true forces. Bands are of the mean F "
+        "of single frames.",
+        "zero MAE: of predicting no force, which is mean F by definition. element MAE: "
+        "of predicting each element's mean force vector, fitted on those same frames.",
+    ]
+    left_out = {name: int(f.stretched.sum()) for name, f in splits.items()}
+    if any(left_out.values()):
+        counts = ", ".join(f"{n:,} in {name}" for name, n in left_out.items())
+        lines.append(f"Bands leave out frames with a stretched bond: {counts}.")
+    if force_only:
+        lines.append(
+            "Trained on forces only: energies are uncalibrated, since nothing fixes "
+            "their constant for each molecule."
+        )
+    return lines
+
+
+def _mean_milli(values: np.ndarray) -> float | None:
+    return 1e3 * float(values.mean()) if values.size else None

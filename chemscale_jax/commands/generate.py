@@ -1,0 +1,68 @@
+"""``chemscale generate``: makes the embedded data set again, or one like it."""
+
+import argparse
+import pathlib
+import sys
+
+from chemscale_jax.chem.molecule_list import load_molecules
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.data.data_card import write_card
+from chemscale_jax.data.generate import FRAMES_PER_MOLECULE, generate
+
+EXAMPLE = """\
+example, the embedded data set:
+  chemscale generate --out=chemscale_jax/data/embedded/gfn2_small.h5 \\
+      --card=chemscale_jax/data/embedded/CARD.md
+
+A run that was stopped goes on when the same command is given again.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="chemscale generate",
+        description="Label displaced geometries of named molecules with GFN2-xTB.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", required=True, help="HDF5 file to write")
+    parser.add_argument(
+        "--molecules",
+        metavar="FILE.csv",
+        help="columns name,smiles (default: the list of the embedded data set)",
+    )
+    parser.add_argument(
+        "--frames-per-molecule",
+        type=int,
+        default=FRAMES_PER_MOLECULE,
+        metavar="N",
+        help="geometries drawn for each molecule (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="processes, one thread each; the result does not depend on it "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--card", metavar="FILE.md", help="also write a data card")
+    args = parser.parse_args(argv)
+    try:
+        molecules = load_molecules(args.molecules)
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from None
+    drops = generate(
+        args.out,
+        molecules,
+        frames_per_molecule=args.frames_per_molecule,
+        seed=args.seed,
+        workers=args.workers,
+    )
+    if args.card:
+        write_card(args.out, args.card)
+    size_mb = pathlib.Path(args.out).stat().st_size / 1e6
+    dropped = ", ".join(f"{n} {why}" for why, n in sorted(drops.items())) or "none"
+    print(f"{args.out}: {size_mb:.2f} MB; frames dropped: {dropped}", file=sys.stdout)
+    return 0

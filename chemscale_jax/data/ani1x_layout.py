@@ -1,0 +1,151 @@
+"""The HDF5 layout of the ANI-1x release: what is in a file, and what it lacks.
+
+Each group holds conformers of one composition: ``atomic_numbers`` (N,),
+``coordinates`` (F, N, 3), and per method ``METHOD.energy`` (F,) and, for some,
+``METHOD.forces`` (F, N, 3) (Smith et al., Sci. Data 7, 134, 2020).
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+
+import h5py
+
+from chemscale_jax.core.errors import UserError
+
+DOWNLOAD_URL = "https://ndownloader.figshare.com/files/18112775"
+DOWNLOAD_HINT = (
+    "download ani1x-release.h5 (5.6 GB) of the ANI-1x collection, "
+    f"https://doi.org/10.6084/m9.figshare.c.4712477, from {DOWNLOAD_URL}, put it "
+    "anywhere, and name it with --config.data.path=/where/it/is/ani1x-release.h5"
+)
+# The label set taken when several have forces and the user chose none.
+PREFERRED_LABELS = "wb97x_dz"
+_STRUCTURE = ("atomic_numbers", "coordinates")
+_EXPECTED = (
+    "expected groups with atomic_numbers, coordinates, METHOD.energy and METHOD.forces"
+)
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | pathlib.Path) -> Iterator[h5py.File]:
+    """Opens an HDF5 file for reading.
+
+    Raises:
+        UserError: no path, no file, not HDF5, or cut short.
+    """
+    if not str(path):
+        raise UserError(f"data.path is empty: {DOWNLOAD_HINT}")
+    path = pathlib.Path(path).expanduser()
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name the HDF5 file in it")
+    if not path.exists():
+        raise UserError(f"there is no file {path}: {DOWNLOAD_HINT}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        size = path.stat().st_size
+        raise UserError(
+            f"{path} ({size} bytes) is not a whole HDF5 file, so no group can be read "
+            f"({error}): download it again, or check that the copy was complete"
+        ) from error
+    with file:
+        yield file
+
+
+def find_groups(file: h5py.File) -> dict[str, set[str]]:
+    """Names of the groups in the ANI-1x layout, and the datasets that each has.
+
+    Raises:
+        UserError: there is none, or a group cannot be read.
+    """
+    found: dict[str, set[str]] = {}
+    other: dict[str, set[str]] = {}
+    pending = ["/"]
+    while pending:
+        name = pending.pop()
+        try:
+            node = file[name]
+            if not isinstance(node, h5py.Group):
+                continue
+            names = set(node.keys())
+        except (OSError, RuntimeError, KeyError) as error:
+            raise unreadable(file, name, error) from error
+        if names.issuperset(_STRUCTURE):
+            found[name.strip("/")] = names
+            continue
+        if "coordinates" in names:
+            other[name.strip("/")] = names
+        pending += [f"{name.rstrip('/')}/{child}" for child in sorted(names)[::-1]]
+    if found:
+        return found
+    if not other:
+        raise UserError(f"{file.filename} has no group with coordinates: {_EXPECTED}")
+    name, names = next(iter(other.items()))
+    lacks = "has no forces and " if "forces" not in names else ""
+    raise UserError(
+        f"{file.filename} {lacks}is not in the ANI-1x layout: its group {name!r} holds "
+        f"{', '.join(sorted(names))}, {_EXPECTED}"
+    )
+
+
+def label_sets(groups: dict[str, set[str]]) -> tuple[list[str], list[str]]:
+    """Methods with energies and forces, and methods with energies only."""
+    names = set().union(*groups.values())
+    energies = {n.removesuffix(".energy") for n in names if n.endswith(".energy")}
+    with_forces = {m for m in energies if f"{m}.forces" in names}
+    return sorted(with_forces), sorted(energies - with_forces)
+
+
+def choose_labels(path: str, groups: dict[str, set[str]], wanted: str) -> str:
+    """The method to read: ``wanted``, or for "auto" the preferred or first one.
+
+    Raises:
+        UserError: the file does not offer it.
+    """
+    usable, energy_only = label_sets(groups)
+    if wanted == "auto" and usable:
+        return PREFERRED_LABELS if PREFERRED_LABELS in usable else usable[0]
+    if wanted in usable:
+        return wanted
+    offer = (
+        f"label sets with forces: {', '.join(usable)}" if usable else "it has no forces"
+    )
+    if wanted == "auto":
+        energies = f"; energies only: {', '.join(energy_only)}" if energy_only else ""
+        raise UserError(f"{path} cannot train a force field: {offer}{energies}")
+    if wanted in energy_only:
+        raise UserError(
+            f"data.labels={wanted!r} has energies but no forces in {path}; {offer}"
+        )
+    raise UserError(f"data.labels={wanted!r} is not in {path}; {offer}")
+
+
+def check_shapes(file: h5py.File, name: str, labels: str) -> tuple[int, int]:
+    """Frames and atoms of a group.
+
+    Raises:
+        UserError: its datasets do not fit together.
+    """
+    group = file[name]
+    shapes = {
+        part: tuple(group[part].shape)
+        for part in (*_STRUCTURE, f"{labels}.energy", f"{labels}.forces")
+    }
+    F, N = (*shapes["coordinates"], 0, 0)[:2]
+    expected = ((N,), (F, N, 3), (F,), (F, N, 3))
+    for (part, shape), needed in zip(shapes.items(), expected, strict=True):
+        if shape != needed and not (part.endswith(".energy") and shape == (F, 1)):
+            raise UserError(
+                f"{file.filename}: {part} of group {name!r} has shape {shape}, but its "
+                f"coordinates {shapes['coordinates']} need {needed}"
+            )
+    return F, N
+
+
+def unreadable(file: h5py.File, name: str, error: Exception) -> UserError:
+    """The error for a group whose data cannot be read."""
+    return UserError(
+        f"{file.filename}: group {name.strip('/') or '/'!r} cannot be read ({error}): "
+        "the file is damaged or cut short; get a fresh copy"
+    )

@@ -1,0 +1,329 @@
+"""Epochs of packed molecules: each batch is a function of (seed, epoch, index)."""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from chemscale_jax.core.batches import GraphPack
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.stream import Epoch
+from chemscale_jax.data import graphs, packing
+from chemscale_jax.data.ani1x import Ani1xSource, embedded_path
+from chemscale_jax.data.neighbor_table import NeighborTable
+from chemscale_jax.data.reference import ReferenceEnergies, fit_reference_energies
+from chemscale_jax.data.source import FrameSource
+from chemscale_jax.data.splits import Split, split_records
+
+SOURCES = ("embedded", "ani1x", "tfds")
+# Keeps the order of an evaluation set apart from the orders of the epochs.
+_EVAL_EPOCH = (1 << 32) + 1
+
+
+class PackEpoch:
+    """Batches of packs in a planned order; picklable, safe to read from threads."""
+
+    def __init__(
+        self,
+        source: FrameSource,
+        plan: packing.EpochPlan,
+        budget: packing.PackBudget,
+        edges: NeighborTable,
+        pairs: NeighborTable | None,
+        reference: ReferenceEnergies,
+        rows: int,
+        local_rows: slice,
+    ):
+        self.plan = plan
+        self.budget = budget
+        self._source = source
+        self._edges = edges
+        self._pairs = pairs
+        self._reference = reference
+        self._rows = rows
+        self._local_rows = local_rows
+
+    def __len__(self) -> int:
+        return -(-len(self.plan) // self._rows)
+
+    def _packs(self, index: int) -> list[np.ndarray]:
+        """Record indices of this process's rows of a batch."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of an epoch of {len(self)}")
+        first = index * self._rows
+        packs = range(first, first + self._rows)[self._local_rows]
+        return [self.plan.pack(p) for p in packs]
+
+    def __getitem__(self, index: int) -> GraphPack:
+        packs = self._packs(index)
+        batch = graphs.empty_pack(len(packs), self.budget, self._source.periodic)
+        for row, members in enumerate(packs):
+            composition = self._source.composition(members)
+            graphs.fill_row(
+                batch,
+                row,
+                [self._source[int(i)] for i in members],
+                [self._edges[int(i)] for i in members],
+                self._reference.total(composition),
+                None if self._pairs is None else [self._pairs[int(i)] for i in members],
+            )
+        return batch
+
+    def record_ids(self, index: int) -> list[str]:
+        """Names of the records in this process's rows of batch ``index``."""
+        packs = self._packs(index)
+        return [self._source.record_id(int(i)) for members in packs for i in members]
+
+    def record_indices(self, index: int) -> np.ndarray:
+        """Indices into the source (rows, molecules), int64; -1 for padding."""
+        packs = self._packs(index)
+        indices = np.full((len(packs), self.budget.molecules), -1, np.int64)
+        for row, members in enumerate(packs):
+            indices[row, : len(members)] = members
+        return indices
+
+    def fill(self) -> dict[str, float]:
+        """Mean share of the rows that real atoms, edges and molecules take."""
+        return packing.fill_fractions(
+            self.plan, self._source.n_atoms, self._edges.counts, self.budget
+        )
+
+
+class GraphStream:
+    """Training epochs and evaluation sets of packed molecules.
+
+    Attributes:
+        source: the records.
+        split: record indices of each part.
+        reference: energies of the elements, which the batches leave out.
+        budget: array sizes of a row.
+        rows: rows of a batch, of all processes together.
+        evals: "valid", and "heldout" where molecules are held out.
+        artifacts: what readers of a checkpoint need to know; JSON-able.
+        batch_spec: shapes and types of a batch of all processes.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        split: Split,
+        *,
+        seed: int,
+        cutoff_ang: float,
+        budget: packing.PackBudget | int,
+        rows: int = 1,
+        long_range: float | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        """Prepares neighbour lists, reference energies and evaluation sets.
+
+        Args:
+            source: the records.
+            split: which of them to train and evaluate on.
+            seed: of the order of epochs.
+            cutoff_ang: longest edge.
+            budget: sizes of a row, or the number of molecules per row, from which
+                they are chosen.
+            rows: rows of a batch, of all processes together.
+            long_range: longest distance in a second pair list, ``math.inf`` for all
+                pairs of a molecule; None for no such list.
+            process_index: which of the processes this is.
+            process_count: how many processes share each batch.
+
+        Raises:
+            UserError: a record does not fit the budget, or processes cannot share
+                the rows.
+        """
+        if rows < 1 or rows % process_count:
+            raise UserError(
+                f"config.batch.rows={rows} cannot be shared by {process_count} "
+                "processes: use a multiple of their number"
+            )
+        self.source = source
+        self.split = split
+        self.rows = rows
+        self._seed = seed
+        self._edges = NeighborTable(source, cutoff_ang)
+        self._pairs = None if long_range is None else NeighborTable(source, long_range)
+        n_pairs = None if self._pairs is None else self._pairs.counts
+        self._sizes = {
+            "n_atoms": source.n_atoms,
+            "n_edges": self._edges.counts,
+            "n_pairs": n_pairs,
+        }
+        if isinstance(budget, int):
+            budget = _budget_for(source, split, budget, self._sizes)
+        self.budget = budget
+        packing.check_budget(budget, **self._sizes, name_of=source.record_id)
+        self.reference = fit_reference_energies(source, split.train)
+        local = rows // process_count
+        self._local_rows = slice(process_index * local, (process_index + 1) * local)
+        self.batch_spec = graphs.pack_spec(rows, budget, source.periodic)
+        self.evals: Mapping[str, Epoch] = {
+            name: self._epoch(indices, _EVAL_EPOCH)
+            for name, indices in (("valid", split.valid), ("heldout", split.heldout))
+            if len(indices)
+        }
+        self.artifacts: Mapping[str, Any] = self._artifacts()
+
+    def _epoch(self, indices: np.ndarray, epoch: int) -> PackEpoch:
+        rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
+        plan = packing.plan_epoch(
+            rng.permutation(indices), budget=self.budget, **self._sizes
+        )
+        return PackEpoch(
+            self.source,
+            plan,
+            self.budget,
+            self._edges,
+            self._pairs,
+            self.reference,
+            self.rows,
+            self._local_rows,
+        )
+
+    def train_epoch(self, epoch: int) -> PackEpoch:
+        """One pass over the training set; the order depends on seed and epoch only."""
+        return self._epoch(self.split.train, epoch)
+
+    def _artifacts(self) -> dict[str, Any]:
+        train = self.split.train
+        first = self.train_epoch(0)
+        edges_per_atom = self._edges.counts[train].sum() / self.source.n_atoms[train].sum()
+        return {
+            "units": {"energy": "eV", "force": "eV/angstrom", "length": "angstrom"},
+            "elements": self.source.element_symbols,
+            "reference_energies_ev": self.reference.as_dict(),
+            "reference_fit": self.reference.statistics,
+            "split": self.split.summary,
+            "source": self.source.report,
+            "data_identity": self.source.identity,
+            "cutoff_ang": self._edges.cutoff_ang,
+            "long_range_ang": None if self._pairs is None else self._pairs.cutoff_ang,
+            "mean_atoms": float(self.source.n_atoms[train].mean()),
+            "mean_neighbors": float(edges_per_atom),
+            "budget": self.budget._asdict(),
+            "rows": self.rows,
+            "fill": {name: round(share, 4) for name, share in first.fill().items()},
+        }
+
+
+def _budget_for(
+    source: FrameSource, split: Split, molecules: int, sizes: dict[str, Any]
+) -> packing.PackBudget:
+    """Row sizes from the training split, widened to hold every evaluated record."""
+    parts = {n: None if s is None else s[split.train] for n, s in sizes.items()}
+    budget = packing.choose_budget(molecules=molecules, **parts)
+    used = np.concatenate(split[:3])
+    largest = {n: 0 if s is None else int(s[used].max()) for n, s in sizes.items()}
+    return packing.PackBudget(
+        nodes=max(budget.nodes, largest["n_atoms"] + 1),
+        edges=max(budget.edges, largest["n_edges"]),
+        molecules=budget.molecules,
+        pairs=max(budget.pairs, largest["n_pairs"]),
+    )
+
+
+def open_source(data: ml_collections.ConfigDict) -> FrameSource:
+    """The source that ``config.data`` names.
+
+    Raises:
+        UserError: unknown source, or the reader cannot use the file.
+    """
+    if data.source not in SOURCES:
+        near = difflib.get_close_matches(str(data.source), SOURCES, n=1, cutoff=0.0)
+        raise UserError(
+            f"config.data.source={data.source!r} is unknown: did you mean "
+            f"{near[0]!r}? Sources: {', '.join(SOURCES)}"
+        )
+    if data.source == "tfds":
+        # TFDS takes a second to import, which only its users should pay.
+        from chemscale_jax.data.tfds_ani1x import open_prepared
+
+        return open_prepared(data.path)
+    return Ani1xSource(
+        embedded_path() if data.source == "embedded" else data.path,
+        data.labels,
+        energy_unit=data.energy_unit,
+        force_unit=data.force_unit,
+        length_unit=data.length_unit,
+    )
+
+
+def make_stream(
+    config: ml_collections.ConfigDict,
+    cutoff_ang: float,
+    long_range: float | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> GraphStream:
+    """The stream that a config describes.
+
+    Args:
+        config: its ``seed``, ``data`` and ``batch`` are read.
+        cutoff_ang: longest edge, a property of the model.
+        long_range: longest distance in the model's second pair list, if it has one;
+            ``math.inf`` for all pairs.
+        process_index: which of the processes this is.
+        process_count: how many processes share each batch.
+
+    Raises:
+        UserError: something in the config or the data cannot be used.
+    """
+    if not (cutoff_ang > 0 and math.isfinite(cutoff_ang)):
+        raise UserError(f"the cutoff is {cutoff_ang} angstrom: it must be positive")
+    if config.batch.molecules < 1:
+        raise UserError(
+            f"config.batch.molecules={config.batch.molecules}: a row needs at least 1"
+        )
+    source = open_source(config.data)
+    split = split_records(
+        source,
+        config.seed,
+        train_size=config.data.train_size,
+        valid_size=config.data.valid_size,
+        heldout=config.data.heldout,
+    )
+    budget: packing.PackBudget | int = config.batch.molecules
+    stream = GraphStream(
+        source,
+        split,
+        seed=config.seed,
+        cutoff_ang=cutoff_ang,
+        budget=budget,
+        rows=config.batch.rows,
+        long_range=long_range,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return stream
+
+
+def prefetched(
+    epoch: Epoch, start: int, batch: ml_collections.ConfigDict
+) -> Iterator[GraphPack]:
+    """The batches of an epoch from ``start`` on, made ahead of time by grain.
+
+    Order and content are those of plain indexing. ``batch.workers`` processes make
+    them, or one thread when it is 0, ``batch.prefetch`` batches ahead.
+    """
+    # Costs a second to import, so only training pays it.
+    import grain
+
+    rest = grain.MapDataset.source(epoch)[start:]
+    ahead = max(1, batch.prefetch)
+    batches = rest.to_iter_dataset(
+        grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
+    )
+    if batch.workers > 0:
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(
+                num_workers=batch.workers, per_worker_buffer_size=ahead
+            )
+        )
+    return iter(batches)

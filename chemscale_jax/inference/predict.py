@@ -1,0 +1,147 @@
+"""Predictions of energies and forces for whole splits, molecule by molecule."""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from chemscale_jax.core.batches import GraphPack
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.partition import row_sharding
+from chemscale_jax.core.stream import Epoch
+from chemscale_jax.core.task import Task
+from chemscale_jax.core.types import Params
+
+
+class GraphEpoch(Epoch, Protocol):
+    """An epoch of `GraphPack` batches that knows which records are in them."""
+
+    def record_indices(self, index: int) -> np.ndarray:
+        """Source indices of the records in batch ``index``, in the order of molecules.
+
+        Rows one after another, in each row the molecules one after another.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """True and predicted labels, one entry per frame (F) or per atom (A).
+
+    Atoms of a frame follow each other. Energies are without the reference energies of
+    the elements; where a label is masked out, its true value means nothing.
+    """
+
+    id: np.ndarray  # (F,) str, name of the record
+    index: np.ndarray  # (F,) int64, index of the record in its source
+    n_atoms: np.ndarray  # (F,) int32
+    energy_true: np.ndarray  # (F,) float64, eV
+    energy_pred: np.ndarray  # (F,) float64, eV
+    energy_mask: np.ndarray  # (F,) bool, True where the energy is labelled
+    frame: np.ndarray  # (A,) int32, the frame of the atom
+    species: np.ndarray  # (A,) uint8, atomic numbers
+    forces_true: np.ndarray  # (A, 3) float32, eV/angstrom
+    forces_pred: np.ndarray  # (A, 3) float32, eV/angstrom
+    forces_mask: np.ndarray  # (A,) bool, True where the forces are labelled
+    # What only the source knows: give it with `dataclasses.replace`.
+    reference: np.ndarray | None = None  # (F,) float64, eV, of the elements; to add
+    kind: np.ndarray | None = None  # (F,) uint8, how the frame was made
+    molecule: np.ndarray | None = None  # (F,) str
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes an ``.npz`` in one piece; arrays that are None are left out."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **self._arrays())
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Predictions":
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(**{name: file[name] for name in file.files})
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not None
+        }
+
+
+def predict_split(
+    task: Task,
+    variables: Mapping[str, Params],
+    epoch: GraphEpoch,
+    mesh: Mesh | None = None,
+) -> Predictions:
+    """Energies and forces of all records of an epoch.
+
+    Args:
+        task: its ``predict_fn`` gives ``energy_M`` and ``forces_N3`` for each row.
+        variables: ``params`` and ``constants``.
+        epoch: the batches.
+        mesh: devices of this process over which the rows are spread; one by default.
+    """
+    rows = None if mesh is None else row_sharding(mesh)
+    predict = jax.jit(task.predict_fn)
+    parts: list[dict[str, np.ndarray]] = []
+    frames = 0
+    for number in range(len(epoch)):
+        batch: GraphPack = epoch[number]
+        found = jax.device_get(
+            predict(
+                variables["params"], variables["constants"], jax.device_put(batch, rows)
+            )
+        )
+        part = _unpack(batch, found["energy_M"], found["forces_N3"])
+        part["id"] = np.array(epoch.record_ids(number), np.str_)
+        part["index"] = np.asarray(epoch.record_indices(number), np.int64)
+        for name in ("id", "index"):
+            if len(part[name]) != len(part["n_atoms"]):
+                raise ValueError(
+                    f"batch {number} has {len(part['n_atoms'])} molecules, but the "
+                    f"epoch gives {len(part[name])} entries of {name}"
+                )
+        part["frame"] += frames
+        frames += len(part["n_atoms"])
+        parts.append(part)
+    if not parts:
+        raise UserError("a split without batches has nothing to predict")
+    return Predictions(
+        **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    )
+
+
+def _unpack(
+    batch: GraphPack, energy_BM: np.ndarray, forces_BN3: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The real molecules and atoms of a batch, row after row."""
+    real_BM = np.asarray(batch.molecule_mask_M)
+    real_BN = np.asarray(batch.species_N) > 0
+    # The number of each molecule among the real ones of the batch.
+    frame_BM = np.cumsum(real_BM.ravel()).reshape(real_BM.shape) - 1
+    frame_BN = np.take_along_axis(frame_BM, np.asarray(batch.molecule_N), axis=1)
+    frame = frame_BN[real_BN].astype(np.int32)
+    return {
+        "n_atoms": np.bincount(frame, minlength=int(real_BM.sum())).astype(np.int32),
+        "energy_true": np.asarray(batch.energy_M)[real_BM].astype(np.float64),
+        "energy_pred": np.asarray(energy_BM)[real_BM].astype(np.float64),
+        "energy_mask": np.asarray(batch.energy_mask_M)[real_BM],
+        "frame": frame,
+        "species": np.asarray(batch.species_N)[real_BN].astype(np.uint8),
+        "forces_true": np.asarray(batch.forces_N3)[real_BN].astype(np.float32),
+        "forces_pred": np.asarray(forces_BN3)[real_BN].astype(np.float32),
+        "forces_mask": np.asarray(batch.forces_mask_N)[real_BN],
+    }

@@ -1,0 +1,144 @@
+"""Trains a model from a config, or resumes it.
+
+    python -m chemscale_jax.main --config=configs/painn_ani1x.py
+    python -m chemscale_jax.main --config=configs/painn_ani1x.py:smoke --workdir=DIR
+
+The same command resumes. Any field of the config can be set on the command line:
+
+    --config.optimizer.lr=3e-4 --config.data.path=ani1x-release.h5
+
+Other flags: --list-configs, --help.
+"""
+
+import time
+
+_START = time.monotonic()  # before the imports, which count as start-up
+
+import sys  # noqa: E402
+from typing import Any  # noqa: E402
+
+from absl import flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from chemscale_jax.core import config_files  # noqa: E402
+from chemscale_jax.core.errors import UserError  # noqa: E402
+from chemscale_jax.core.types import Config  # noqa: E402
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and runs; a user's mistake gives one line."""
+    if any(flag in argv for flag in ("--help", "-h", "-help", "--helpfull")):
+        print(__doc__)
+        return 0
+    if "--list-configs" in argv:
+        for name, title in config_files.list_configs().items():
+            print(f"{name:<28} {title}")
+        return 0
+    try:
+        return run(parse(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(argv: list[str]) -> Config:
+    """The config with the overrides of the command line."""
+    resolved = [argv[0]]
+    for argument in argv[1:]:
+        flag, _, value = argument.partition("=")
+        if flag.lstrip("-") == "config" and value:
+            file, colon, rest = value.partition(":")
+            argument = f"--config={config_files.find(file)}{colon}{rest}"
+        resolved.append(argument)
+    values = flags.FlagValues()
+    config_flag = config_flags.DEFINE_config_file(
+        "config", None, "config file", flag_values=values, sys_argv=resolved
+    )
+    flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
+    try:
+        unparsed = values(resolved)[1:]
+    except UserError:
+        raise
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    if unparsed:
+        raise UserError(f"cannot read argument {unparsed[0]!r}; see --help")
+    config = config_flag.value
+    if config is None:
+        raise UserError("--config is missing; chemscale --list-configs names some")
+    config.workdir = values["workdir"].value or config.workdir
+    return config
+
+
+def run(config: Config) -> int:
+    """Trains as the config says, then writes predictions, table, plots and card."""
+    # Imported here so that --help and mistakes in the command line answer at once.
+    import jax
+
+    from chemscale_jax.analysis import report
+    from chemscale_jax.core import partition, processes, selftest
+    from chemscale_jax.data import STREAMS, cache
+    from chemscale_jax.inference import predict
+    from chemscale_jax.tasks import TASKS
+    from chemscale_jax.training import checkpoint, loop, setup
+    from chemscale_jax.training.optimizer import make_optimizer
+
+    processes.start(cache.cache_folder() / "xla")
+    lead = jax.process_index() == 0
+    selftest.check_arithmetic()
+    workdir = setup.open_workdir(config.to_dict(), lead)
+    mesh = partition.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    partition.check_rows(config.batch.rows, mesh)
+    if lead:
+        print(
+            f"{config.name}, form {config.form}, on {mesh.size} x "
+            f"{jax.devices()[0].device_kind}, workdir {workdir.path}",
+            flush=True,
+        )
+    stream = STREAMS[config.data.stream](
+        config, jax.process_index(), jax.process_count()
+    )
+    task = TASKS[config.task](config, stream.batch_specs)
+    steps = config.train.max_steps or config.train.epochs * len(stream.train_epoch(0))
+    optimizer = make_optimizer(config.optimizer, steps, tuple(config.init.freeze))
+    start_from = checkpoint.starter(config.init)
+    if lead:
+        setup.claim(workdir, config.to_dict())
+
+    def note(**fields: Any) -> None:
+        if lead:
+            setup.update_run(workdir, **fields)
+
+    try:
+        outcome = loop.train(
+            task,
+            stream,
+            optimizer,
+            config,
+            workdir,
+            mesh,
+            start_from,
+            on_first_step=lambda: note(
+                first_step_s=round(time.monotonic() - _START, 1)
+            ),
+        )
+    except BaseException as error:
+        note(state="failed", stop_reason=" ".join(str(error).split()))
+        raise
+    if lead:
+        print(f"{outcome.state} at step {outcome.progress.step}: {outcome.reason}")
+    if outcome.state == "finished":
+        predict.write_predictions(task, config, workdir, lead)
+        if lead:
+            print(report.write_report(workdir))
+    note(
+        state=outcome.state,
+        stop_reason=outcome.reason,
+        steps=outcome.progress.step,
+        total_s=round(time.monotonic() - _START, 1),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,274 @@
+"""Orbax checkpoints: saved without waiting, restored onto any mesh."""
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.partition import tree_paths
+from chemscale_jax.core.types import Config, Params
+from chemscale_jax.core.workdir import Workdir, write_json
+from chemscale_jax.training.progress import Progress
+from chemscale_jax.training.step import TrainState
+
+LATEST_KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest two and the best are kept."""
+
+    def __init__(self, workdir: Workdir, artifacts: Mapping[str, Any]) -> None:
+        """Opens the folder; leaves what a kill cut short aside, with a message."""
+        self._workdir = workdir
+        self._artifacts = dict(artifacts)
+        self.ignored = _half_written(workdir)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(LATEST_KEPT),
+                    policies.BestN(
+                        get_metric_fn=_loss,
+                        reverse=True,  # the smallest is the best
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+            # Without it, metrics are forgotten when the process ends.
+            best_fn=_loss,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        )
+        self._manager = ocp.CheckpointManager(
+            workdir.checkpoints.absolute(), options=options
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the last complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(
+        self, state: TrainState, progress: Progress, valid_loss: float | None
+    ) -> None:
+        """Starts to save; returns once the arrays are copied.
+
+        Args:
+            state: the device state.
+            progress: the host state that goes with it.
+            valid_loss: validation loss of this very state, or None between
+                validations; ranks the checkpoint among the best.
+        """
+        if progress.step in self._manager.all_steps():
+            if valid_loss is None:
+                return
+            # Saved when asked to stop, before its validation; now it has a rank.
+            self._manager.delete(progress.step)
+        self._manager.save(
+            progress.step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_storable(state)),
+                progress=ocp.args.JsonSave(progress.to_json()),
+                artifacts=ocp.args.JsonSave(self._artifacts),
+            ),
+            metrics=None if valid_loss is None else {"loss": valid_loss},
+        )
+
+    def restore(
+        self, shapes: TrainState, shardings: TrainState, step: int
+    ) -> tuple[TrainState, Progress]:
+        """The state and progress saved at ``step``, placed by ``shardings``."""
+        target = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=sharding
+            ),
+            _storable(shapes),
+            _storable(shardings),
+        )
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(target),
+                progress=ocp.args.JsonRestore(),
+            ),
+        )
+        state = TrainState(**restored["state"])
+        return (
+            state._replace(tse=type(shapes.tse)(**restored["state"]["tse"])),
+            Progress.from_json(restored["progress"]),
+        )
+
+    def wait(self) -> None:
+        """Returns once everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then releases the folder."""
+        self._manager.close()
+
+
+def _loss(metrics: Mapping[str, float]) -> float:
+    return metrics["loss"]
+
+
+def _storable(state: TrainState) -> dict[str, Any]:
+    """The state as nested dictionaries, whose keys name the arrays on disk."""
+    return {**state._asdict(), "tse": state.tse._asdict()}
+
+
+def _half_written(workdir: Workdir) -> list[str]:
+    """Names of checkpoint folders that were not finished."""
+    if not workdir.checkpoints.exists():
+        return []
+    return sorted(
+        folder.name
+        for folder in workdir.checkpoints.iterdir()
+        if folder.is_dir() and not folder.name.isdigit()
+    )
+
+
+def best_step(workdir: Workdir) -> int:
+    """The step of the best complete checkpoint, the latest if none was validated."""
+    with _reader(workdir) as manager:
+        steps = manager.all_steps()
+        if not steps:
+            raise UserError(f"{workdir.path} has no complete checkpoint; train first")
+        losses = {step: _loss_at(workdir, step) for step in steps}
+    ranked = [(loss, step) for step, loss in losses.items() if loss is not None]
+    return min(ranked)[1] if ranked else max(steps)
+
+
+def _loss_at(workdir: Workdir, step: int) -> float | None:
+    saved = workdir.checkpoints / str(step) / "metrics" / "metrics"
+    return json.loads(saved.read_text())["loss"] if saved.exists() else None
+
+
+def _reader(workdir: Workdir) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        workdir.checkpoints.absolute(),
+        options=ocp.CheckpointManagerOptions(read_only=True),
+    )
+
+
+def load_variables(workdir: Workdir, step: int | None = None) -> dict[str, Params]:
+    """Parameters and constants of a checkpoint, the best by default, as NumPy arrays.
+
+    The averaged weights, where the run kept them.
+    """
+    step = best_step(workdir) if step is None else step
+    with _reader(workdir) as manager:
+        restored = manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
+        )
+    state = jax.tree.map(np.asarray, restored["state"])
+    params = state.get("ema_params") or state["params"]
+    return {"params": params, "constants": state.get("constants") or {}}
+
+
+def load_params_file(path: str) -> dict[str, Params]:
+    """Parameters from an ``.npz`` whose keys are slash-separated paths.
+
+    The format in which ``interop`` hands over other people's checkpoints; keys start
+    with ``params/`` or ``constants/``.
+    """
+    tree: dict[str, Any] = {"params": {}, "constants": {}}
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"config.init.source={path} is neither a workdir nor an .npz of "
+            f"parameters ({error})"
+        ) from None
+    with file:
+        for name in file.files:
+            *folders, leaf = name.split("/")
+            if not folders or folders[0] not in tree:
+                raise UserError(
+                    f"{path} has key {name!r}; keys must start with params/ or "
+                    "constants/"
+                )
+            node = tree
+            for folder in folders:
+                node = node.setdefault(folder, {})
+            node[leaf] = file[name]
+    return tree
+
+
+def starter(init: Config) -> Callable[[Params], Params] | None:
+    """What replaces the initial parameters, by ``config.init``; None for nothing."""
+    if not init.source:
+        return None
+
+    def start(params: Params) -> Params:
+        if os.path.isdir(init.source):
+            given = load_variables(Workdir(pathlib.Path(init.source)))
+        else:
+            given = load_params_file(init.source)
+        placed, stayed = transplant(
+            params, given["params"], tuple(init.fresh), init.source
+        )
+        count = len(jax.tree.leaves(placed))
+        print(
+            f"started from {init.source}: {count - len(stayed)} of {count} parameters "
+            f"taken, fresh: {', '.join(stayed) or 'none'}"
+        )
+        return placed
+
+    return start
+
+
+def transplant(
+    params: Params, given: Params, fresh: tuple[str, ...], source: str
+) -> tuple[Params, list[str]]:
+    """Puts given values in place of initial ones, strictly.
+
+    Args:
+        params: the initial parameters.
+        given: the parameters to start from.
+        fresh: regular expressions of paths that keep their initial value.
+        source: where the given ones are from, for messages.
+
+    Returns:
+        The parameters, and the paths that stayed fresh.
+
+    Raises:
+        UserError: listing every key that is missing, left over or of another shape.
+    """
+    found = dict(zip(tree_paths(given), jax.tree.leaves(given), strict=True))
+    leaves, treedef = jax.tree.flatten(params)
+    placed, stayed, wrong = [], [], []
+    for path, leaf in zip(tree_paths(params), leaves, strict=True):
+        value = found.pop(path, None)
+        if any(re.search(pattern, path) for pattern in fresh):
+            stayed.append(path)
+            placed.append(leaf)
+        elif value is None:
+            wrong.append(f"{path}: missing")
+        elif value.shape != leaf.shape:
+            wrong.append(f"{path}: shape {value.shape}, needs {leaf.shape}")
+        else:
+            placed.append(jax.device_put(np.asarray(value, leaf.dtype), leaf.sharding))
+    wrong += [
+        f"{path}: left over"
+        for path in found
+        if not any(re.search(pattern, path) for pattern in fresh)
+    ]
+    if wrong:
+        raise UserError(
+            f"init.source={source} does not fit the model: {'; '.join(wrong)}; list "
+            "what should start afresh in config.init.fresh"
+        )
+    return jax.tree.unflatten(treedef, placed), stayed
+
+
+def save_artifacts(workdir: Workdir, artifacts: Mapping[str, Any]) -> None:
+    """Writes artifacts.json."""
+    write_json(workdir.artifacts_json, artifacts)

@@ -1,0 +1,130 @@
+"""From a config to an optimiser: directions from optax, step size from a schedule."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.partition import tree_paths
+from chemscale_jax.core.types import Array, Config, Params
+
+SCHEDULES = ("constant", "cosine", "linear", "wsd")
+OPTIMIZERS = ("adam", "adamw")
+
+
+class Optimizer(NamedTuple):
+    """A record of pure functions.
+
+    The direction does not contain the learning rate: the step multiplies it by
+    ``schedule(step) * lr_scale``, so that a plateau rule on the host (or a lane of a
+    sweep) changes the rate without recompilation.
+    """
+
+    init: Callable[[Params], Any]
+    # grads, state, params -> direction to move along (downhill), state, gradient norm
+    direction: Callable[[Params, Any, Params], tuple[Params, Any, Array]]
+    # step -> learning rate
+    schedule: optax.Schedule
+    transform: optax.GradientTransformation
+    ema_decay: float  # 0: no average of the weights
+    micro_batches: int
+
+
+def make_optimizer(config: Config, steps: int, frozen: tuple[str, ...]) -> Optimizer:
+    """The optimiser of ``config.optimizer``.
+
+    Args:
+        config: see ``configs/common.py`` for the fields and their defaults.
+        steps: length of the schedule, used where ``config.decay_steps`` is 0.
+        frozen: regular expressions of parameter paths that must not move.
+    """
+    if config.name not in OPTIMIZERS:
+        raise UserError(
+            f"config.optimizer.name is {config.name!r}, expected one of {OPTIMIZERS}"
+        )
+    parts = [optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)]
+    if config.name == "adamw":
+        parts.append(optax.add_decayed_weights(config.weight_decay))
+    elif config.weight_decay:
+        raise UserError(
+            f"config.optimizer.weight_decay is {config.weight_decay}, but adam has no "
+            "weight decay; set config.optimizer.name=adamw"
+        )
+    transform = optax.chain(*parts)
+    clip_norm = config.clip_norm
+
+    def direction(
+        grads: Params, state: Any, params: Params
+    ) -> tuple[Params, Any, Array]:
+        grads = _without(grads, frozen)
+        norm = optax.tree.norm(grads)
+        if clip_norm:
+            scale = jnp.minimum(1.0, clip_norm / jnp.maximum(norm, 1e-12))
+            grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
+        updates, state = transform.update(grads, state, params)
+        updates = jax.tree.map(jnp.negative, updates)
+        return _without(updates, frozen), state, norm
+
+    return Optimizer(
+        init=transform.init,
+        direction=direction,
+        schedule=make_schedule(config, config.decay_steps or steps),
+        transform=transform,
+        ema_decay=config.ema_decay,
+        micro_batches=config.micro_batches,
+    )
+
+
+def make_schedule(config: Config, steps: int) -> optax.Schedule:
+    """Linear warm-up, then the shape named by ``config.schedule``.
+
+    ``cosine`` and ``linear`` fall to ``final_fraction`` of the peak at ``steps``;
+    ``wsd`` holds the peak and falls linearly over the last ``cooldown_fraction``.
+    """
+    if config.schedule not in SCHEDULES:
+        raise UserError(
+            f"config.optimizer.schedule is {config.schedule!r}, "
+            f"expected one of {SCHEDULES}"
+        )
+    peak, low = config.lr, config.lr * config.final_fraction
+    warmup = config.warmup_steps
+    rest = max(steps - warmup, 1)
+    if config.schedule == "constant":
+        after = optax.constant_schedule(peak)
+    elif config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, rest, alpha=config.final_fraction)
+    elif config.schedule == "linear":
+        after = optax.linear_schedule(peak, low, rest)
+    else:
+        cooldown = max(int(rest * config.cooldown_fraction), 1)
+        after = optax.linear_schedule(peak, low, cooldown, rest - cooldown)
+    if not warmup:
+        return after
+
+    def warm(step: ArrayLike) -> ArrayLike:
+        # The first step already moves: 1/warmup of the peak, not 0.
+        return peak * (jnp.asarray(step) + 1) / warmup
+
+    return optax.join_schedules([warm, after], [warmup])
+
+
+def _without(tree: Params, frozen: tuple[str, ...]) -> Params:
+    """The tree with zeros at frozen paths."""
+    if not frozen:
+        return tree
+    leaves, treedef = jax.tree.flatten(tree)
+    kept = [
+        jnp.zeros_like(leaf) if is_frozen(path, frozen) else leaf
+        for path, leaf in zip(tree_paths(tree), leaves, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, kept)
+
+
+def is_frozen(path: str, frozen: tuple[str, ...]) -> bool:
+    """Whether one of the patterns is found in the path."""
+    return any(re.search(pattern, path) for pattern in frozen)

@@ -1,0 +1,37 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.training.checkpoint import load_params_file, transplant
+
+PARAMS = {"body": {"kernel": jnp.zeros((2, 3))}, "head": {"bias": jnp.zeros(3)}}
+
+
+def test_transplant_reports_every_key_that_does_not_fit():
+    given = {"body": {"kernel": np.ones((2, 4))}, "extra": np.ones(1)}
+    with pytest.raises(UserError) as error:
+        transplant(PARAMS, given, (), "other")
+    message = str(error.value)
+    assert "body/kernel: shape (2, 4), needs (2, 3)" in message
+    assert "head/bias: missing" in message
+    assert "extra: left over" in message
+
+
+def test_fresh_paths_keep_their_initial_value():
+    given = {"body": {"kernel": np.ones((2, 3))}, "head": {"bias": np.ones(7)}}
+    placed, stayed = transplant(PARAMS, given, ("^head/",), "other")
+    assert stayed == ["head/bias"]
+    assert np.all(placed["body"]["kernel"] == 1)
+    assert np.all(placed["head"]["bias"] == 0)
+
+
+def test_params_file_keys_must_say_where_they_belong(tmp_path):
+    good, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
+    np.savez(good, allow_pickle=False, **{"params/body/kernel": np.ones(2)})
+    np.savez(bad, allow_pickle=False, **{"body.kernel": np.ones(2)})
+    assert np.all(load_params_file(str(good))["params"]["body"]["kernel"] == 1)
+    with pytest.raises(UserError, match="must start with params/"):
+        load_params_file(str(bad))
+    with pytest.raises(UserError, match="neither a workdir nor an"):
+        load_params_file(str(tmp_path / "absent.npz"))

@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.training.optimizer import make_optimizer, make_schedule
+from tests import toy
+
+
+def config(**fields):
+    settings = toy.common.optimizer()
+    settings.update(fields)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+        ("cosine", [0.5, 1.0, 0.55, 0.1, 0.1]),
+        ("linear", [0.5, 1.0, 0.55, 0.1, 0.1]),
+        ("wsd", [0.5, 1.0, 1.0, 0.1, 0.1]),
+    ],
+)
+def test_schedules_at_their_landmarks(schedule, expected):
+    # Two steps of warm-up, then ten of schedule, of which two are cooldown.
+    fields = {"lr": 1.0, "warmup_steps": 2, "final_fraction": 0.1}
+    rate = make_schedule(config(schedule=schedule, **fields), 12)
+    found = [np.asarray(rate(step)) for step in (0, 2, 7, 12, 50)]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="'cosin', expected one of"):
+        make_schedule(config(schedule="cosin"), 10)
+    with pytest.raises(UserError, match="'sgd', expected one of"):
+        make_optimizer(config(name="sgd"), 10, ())
+    with pytest.raises(UserError, match="set config.optimizer.name=adamw"):
+        make_optimizer(config(weight_decay=0.1), 10, ())
+
+
+def test_frozen_paths_do_not_move_and_do_not_count_in_the_norm():
+    optimizer = make_optimizer(config(name="adamw", weight_decay=0.1), 10, ("^head/",))
+    params = {"body": jnp.ones(2), "head": {"kernel": jnp.ones(2)}}
+    grads = jax.tree.map(lambda x: 3 * x, params)
+    direction, _, norm = optimizer.direction(grads, optimizer.init(params), params)
+    np.testing.assert_allclose(norm, 3 * np.sqrt(2), rtol=1e-6)
+    assert np.all(direction["head"]["kernel"] == 0)
+    assert np.all(direction["body"] < 0)
+
+
+def test_clipping_bounds_the_gradient_not_its_direction():
+    # Adam's first moment shows the clipped gradient.
+    optimizer = make_optimizer(config(clip_norm=1.0), 10, ())
+    params = {"w": jnp.asarray([3.0, 4.0])}
+    _, state, norm = optimizer.direction(params, optimizer.init(params), params)
+    np.testing.assert_allclose(norm, 5.0, rtol=1e-6)
+    np.testing.assert_allclose(
+        state[0].mu["w"], 0.1 * np.asarray([0.6, 0.8]), rtol=1e-5
+    )
