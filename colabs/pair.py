@@ -25,7 +25,7 @@ def notebook_text(script: pathlib.Path) -> str:
         cell["id"] = f"cell-{number}"
     # The formats pair the two in Jupyter; the rest is about the .py file only.
     notebook.metadata["jupytext"] = {"formats": notebook.metadata.jupytext.formats}
-    return nbformat.writes(notebook, version=4) + "\n"
+    return nbformat.writes(notebook) + "\n"
 
 
 def stale() -> list[pathlib.Path]:

@@ -59,7 +59,6 @@ def optimizer() -> ConfigDict:
             "final_fraction": 0.0,  # of the peak, where a schedule ends
             "cooldown_fraction": 0.2,  # of the schedule; wsd only
             "ema_decay": 0.0,  # of the averaged weights used in validation; 0: none
-            "micro_batches": 1,  # slices of a batch's rows taken one after another
         }
     )
 
@@ -78,6 +77,7 @@ def train() -> ConfigDict:
                 "floor": 1e-7,  # learning rate
                 "threshold": 1e-4,  # relative improvement that counts
             },
+            "rows_at_once": 0,  # rows a device takes in one go; 0: 1 on a CPU, else all
             "checkpoint_every_steps": 200,  # besides the end of each epoch; 0: only it
             "on_nonfinite": "stop",  # stop, or skip the step and count it
         }

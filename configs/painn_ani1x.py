@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.batch = {
         "rows": 8,  # packs per batch, spread over the devices
-        "molecules": 8,  # per pack, on average
+        "molecules": 4,  # per pack, on average
         "nodes": 0,  # atoms a pack has room for; 0: from the data
         "edges": 0,  # edges a pack has room for; 0: from the data
         "workers": 0,  # processes that read ahead; 0: threads

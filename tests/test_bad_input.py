@@ -10,7 +10,9 @@ CONFIG = "configs/painn_ani1x.py"
 WATER = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
 
 
-def write_h5(path, species=(8, 1, 1), frames=40, edit=lambda coordinates: None, **extra):
+def write_h5(
+    path, species=(8, 1, 1), frames=40, edit=lambda coordinates: None, **extra
+):
     rng = np.random.default_rng(0)
     coordinates = (WATER + 0.02 * rng.normal(size=(frames, 3, 3))).astype(np.float32)
     edit(coordinates)

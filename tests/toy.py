@@ -94,6 +94,7 @@ class ToyStream:
 def make_config(**train) -> Config:
     config = common.base()
     config.name = "toy"
+    config.batch = {"rows": 8}
     config.log.every_steps = 1
     config.train.checkpoint_every_steps = 0
     config.train.epochs = 4

@@ -6,11 +6,10 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from absl import logging
 
 from chemscale_jax.core.errors import UserError
 
@@ -77,11 +76,11 @@ def derived_folder(
             final.parent.mkdir(parents=True, exist_ok=True)
             partial = pathlib.Path(tempfile.mkdtemp(prefix=".new-", dir=final.parent))
         except OSError as error:
-            logging.warning(
-                "Cannot write the cache folder %s (%s): derived files are kept for "
-                "this run only. Set CHEMSCALE_CACHE to a writable folder.",
-                final.parent,
-                error.strerror or error,
+            print(
+                f"note: cannot write the cache folder {final.parent} "
+                f"({error.strerror or error}), so derived files are kept for this run "
+                "only; set CHEMSCALE_CACHE to a writable folder",
+                file=sys.stderr,
             )
     if partial is None:
         partial = pathlib.Path(tempfile.mkdtemp(prefix="chemscale-"))

@@ -156,7 +156,7 @@ def _largest_loads(sizes: np.ndarray, molecules: int) -> np.ndarray:
     largest = sizes.max(0).astype(np.float64)
     window = min(WINDOW, len(sizes))
     for _ in range(_SAMPLES):
-        chosen = sizes[rng.choice(len(sizes), window, replace=False)]
+        chosen = sizes[rng.integers(len(sizes), size=window)]
         n_packs = max(1, -(-window // molecules))
         pack_of = _deal(chosen / sizes.mean(0), n_packs)
         loads = [np.bincount(pack_of, column, n_packs) for column in chosen.T]
@@ -211,9 +211,19 @@ def check_budget(
     n_atoms: np.ndarray,
     n_edges: np.ndarray,
     name_of: Callable[[int], str],
+    among: np.ndarray,
     n_pairs: np.ndarray | None = None,
 ) -> None:
-    """Raises a `UserError` that names a record which no row can hold."""
+    """Raises a `UserError` that names a record which no row can hold.
+
+    Args:
+        budget: sizes of a row.
+        n_atoms: atoms of each record of the source.
+        n_edges: edges of each record.
+        name_of: index of a record -> its name.
+        among: indices of the records that will be used.
+        n_pairs: pairs of each record in the second list, if there is one.
+    """
     rows = [
         ("atoms", "batch.nodes", n_atoms, budget.nodes - 1, budget.nodes),
         ("edges", "batch.edges", n_edges, budget.edges, budget.edges),
@@ -221,7 +231,7 @@ def check_budget(
     if n_pairs is not None:
         rows.append(("pairs", "pairs", n_pairs, budget.pairs, budget.pairs))
     for what, field, sizes, room, size in rows:
-        worst = int(np.argmax(sizes))
+        worst = int(among[np.argmax(sizes[among])])
         if sizes[worst] > room:
             raise UserError(
                 f"record {name_of(worst)} has {sizes[worst]} {what}, but {field} = "

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
-from absl import logging
 
 from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
@@ -74,17 +74,13 @@ class PackEpoch:
         return batch
 
     def record_ids(self, index: int) -> list[str]:
-        """Names of the records in this process's rows of batch ``index``."""
+        """Names of the records in this process's rows of batch ``index``, in order."""
         packs = self._packs(index)
         return [self._source.record_id(int(i)) for members in packs for i in members]
 
     def record_indices(self, index: int) -> np.ndarray:
-        """Indices into the source (rows, molecules), int64; -1 for padding."""
-        packs = self._packs(index)
-        indices = np.full((len(packs), self.budget.molecules), -1, np.int64)
-        for row, members in enumerate(packs):
-            indices[row, : len(members)] = members
-        return indices
+        """Source indices (int64) of the same records, in the same order."""
+        return np.concatenate(self._packs(index))
 
     def fill(self) -> dict[str, float]:
         """Mean share of the rows that real atoms, edges and molecules take."""
@@ -104,7 +100,7 @@ class GraphStream:
         rows: rows of a batch, of all processes together.
         evals: "valid", and "heldout" where molecules are held out.
         artifacts: what readers of a checkpoint need to know; JSON-able.
-        batch_spec: shapes and types of a batch of all processes.
+        batch_specs: shapes and types of the one kind of batch, of all processes.
     """
 
     def __init__(
@@ -114,11 +110,15 @@ class GraphStream:
         *,
         seed: int,
         cutoff_ang: float,
-        budget: packing.PackBudget | int,
+        molecules: int,
+        nodes: int = 0,
+        edges: int = 0,
         rows: int = 1,
         long_range: float | None = None,
         process_index: int = 0,
         process_count: int = 1,
+        workers: int = 0,
+        prefetch: int = 2,
     ):
         """Prepares neighbour lists, reference energies and evaluation sets.
 
@@ -127,13 +127,17 @@ class GraphStream:
             split: which of them to train and evaluate on.
             seed: of the order of epochs.
             cutoff_ang: longest edge.
-            budget: sizes of a row, or the number of molecules per row, from which
-                they are chosen.
+            molecules: records per row, on average.
+            nodes: atoms that a row has room for, one for padding among them; 0
+                chooses it from the data.
+            edges: edges that a row has room for; 0 chooses it from the data.
             rows: rows of a batch, of all processes together.
             long_range: longest distance in a second pair list, ``math.inf`` for all
                 pairs of a molecule; None for no such list.
             process_index: which of the processes this is.
             process_count: how many processes share each batch.
+            workers: processes that read ahead; 0 for a thread.
+            prefetch: batches read ahead.
 
         Raises:
             UserError: a record does not fit the budget, or processes cannot share
@@ -156,14 +160,18 @@ class GraphStream:
             "n_edges": self._edges.counts,
             "n_pairs": n_pairs,
         }
-        if isinstance(budget, int):
-            budget = _budget_for(source, split, budget, self._sizes)
-        self.budget = budget
-        packing.check_budget(budget, **self._sizes, name_of=source.record_id)
+        self.budget = _budget_for(source, split, molecules, self._sizes)
+        self.budget = self.budget._replace(
+            nodes=nodes or self.budget.nodes, edges=edges or self.budget.edges
+        )
+        packing.check_budget(
+            self.budget, **self._sizes, among=_used(split), name_of=source.record_id
+        )
         self.reference = fit_reference_energies(source, split.train)
         local = rows // process_count
         self._local_rows = slice(process_index * local, (process_index + 1) * local)
-        self.batch_spec = graphs.pack_spec(rows, budget, source.periodic)
+        self.batch_specs = (graphs.pack_spec(rows, self.budget, source.periodic),)
+        self._ahead = (workers, prefetch)
         self.evals: Mapping[str, Epoch] = {
             name: self._epoch(indices, _EVAL_EPOCH)
             for name, indices in (("valid", split.valid), ("heldout", split.heldout))
@@ -191,6 +199,11 @@ class GraphStream:
         """One pass over the training set; the order depends on seed and epoch only."""
         return self._epoch(self.split.train, epoch)
 
+    def iterate(self, epoch: Epoch, start: int) -> Iterator[GraphPack]:
+        """``epoch[start]``, ``epoch[start + 1]``, ... made ahead by grain."""
+        workers, prefetch = self._ahead
+        return prefetched(epoch, start, workers, prefetch)
+
     def _artifacts(self) -> dict[str, Any]:
         train = self.split.train
         first = self.train_epoch(0)
@@ -213,13 +226,18 @@ class GraphStream:
         }
 
 
+def _used(split: Split) -> np.ndarray:
+    """Every record of a split."""
+    return np.concatenate([split.train, split.valid, split.heldout])
+
+
 def _budget_for(
     source: FrameSource, split: Split, molecules: int, sizes: dict[str, Any]
 ) -> packing.PackBudget:
     """Row sizes from the training split, widened to hold every evaluated record."""
     parts = {n: None if s is None else s[split.train] for n, s in sizes.items()}
     budget = packing.choose_budget(molecules=molecules, **parts)
-    used = np.concatenate(split[:3])
+    used = _used(split)
     largest = {n: 0 if s is None else int(s[used].max()) for n, s in sizes.items()}
     return packing.PackBudget(
         nodes=max(budget.nodes, largest["n_atoms"] + 1),
@@ -230,7 +248,7 @@ def _budget_for(
 
 
 def open_source(data: ml_collections.ConfigDict) -> FrameSource:
-    """The source that ``config.data`` names.
+    """The source that ``config.data`` names; a path implies "ani1x", unless "tfds".
 
     Raises:
         UserError: unknown source, or the reader cannot use the file.
@@ -247,7 +265,7 @@ def open_source(data: ml_collections.ConfigDict) -> FrameSource:
 
         return open_prepared(data.path)
     return Ani1xSource(
-        embedded_path() if data.source == "embedded" else data.path,
+        data.path if data.path or data.source == "ani1x" else embedded_path(),
         data.labels,
         energy_unit=data.energy_unit,
         force_unit=data.force_unit,
@@ -257,29 +275,28 @@ def open_source(data: ml_collections.ConfigDict) -> FrameSource:
 
 def make_stream(
     config: ml_collections.ConfigDict,
-    cutoff_ang: float,
+    cutoff_ang: float | None = None,
     long_range: float | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    process_index: int | None = None,
+    process_count: int | None = None,
 ) -> GraphStream:
     """The stream that a config describes.
 
     Args:
         config: its ``seed``, ``data`` and ``batch`` are read.
-        cutoff_ang: longest edge, a property of the model.
-        long_range: longest distance in the model's second pair list, if it has one;
+        cutoff_ang: longest edge; ``config.model.cutoff_ang`` if not given.
+        long_range: longest distance in the second pair list of models that have one;
             ``math.inf`` for all pairs.
-        process_index: which of the processes this is.
-        process_count: how many processes share each batch.
+        process_index: which of the processes this is; asks JAX if not given.
+        process_count: how many processes share each batch; asks JAX if not given.
 
     Raises:
         UserError: something in the config or the data cannot be used.
     """
-    if not (cutoff_ang > 0 and math.isfinite(cutoff_ang)):
-        raise UserError(f"the cutoff is {cutoff_ang} angstrom: it must be positive")
-    if config.batch.molecules < 1:
+    cutoff = config.model.cutoff_ang if cutoff_ang is None else cutoff_ang
+    if not (cutoff > 0 and math.isfinite(cutoff)):
         raise UserError(
-            f"config.batch.molecules={config.batch.molecules}: a row needs at least 1"
+            f"config.model.cutoff_ang={cutoff}: the cutoff must be a positive length"
         )
     source = open_source(config.data)
     split = split_records(
@@ -289,41 +306,39 @@ def make_stream(
         valid_size=config.data.valid_size,
         heldout=config.data.heldout,
     )
-    budget: packing.PackBudget | int = config.batch.molecules
-    stream = GraphStream(
+    return GraphStream(
         source,
         split,
         seed=config.seed,
-        cutoff_ang=cutoff_ang,
-        budget=budget,
-        rows=config.batch.rows,
+        cutoff_ang=cutoff,
         long_range=long_range,
-        process_index=process_index,
-        process_count=process_count,
+        process_index=jax.process_index() if process_index is None else process_index,
+        process_count=jax.process_count() if process_count is None else process_count,
+        **config.batch.to_dict(),
     )
-    return stream
 
 
 def prefetched(
-    epoch: Epoch, start: int, batch: ml_collections.ConfigDict
+    epoch: Epoch, start: int, workers: int, prefetch: int
 ) -> Iterator[GraphPack]:
     """The batches of an epoch from ``start`` on, made ahead of time by grain.
 
-    Order and content are those of plain indexing. ``batch.workers`` processes make
-    them, or one thread when it is 0, ``batch.prefetch`` batches ahead.
+    Order and content are those of plain indexing.
+
+    Args:
+        epoch: the batches.
+        start: the first batch.
+        workers: processes that make them; 0 for one thread.
+        prefetch: how many batches may wait, for each worker.
     """
     # Costs a second to import, so only training pays it.
     import grain
 
-    rest = grain.MapDataset.source(epoch)[start:]
-    ahead = max(1, batch.prefetch)
-    batches = rest.to_iter_dataset(
+    ahead = max(1, prefetch)
+    batches = grain.MapDataset.source(epoch)[start:].to_iter_dataset(
         grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
     )
-    if batch.workers > 0:
-        batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(
-                num_workers=batch.workers, per_worker_buffer_size=ahead
-            )
-        )
+    if workers > 0:
+        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=ahead)
+        batches = batches.mp_prefetch(options)
     return iter(batches)

@@ -1,11 +1,12 @@
 """Predictions of energies and forces for whole splits, molecule by molecule."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import tempfile
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import jax
 import numpy as np
@@ -13,17 +14,21 @@ from jax.sharding import Mesh
 
 from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.core.partition import row_sharding
+from chemscale_jax.core.partition import make_mesh, replicated, row_sharding
 from chemscale_jax.core.stream import Epoch
 from chemscale_jax.core.task import Task
-from chemscale_jax.core.types import Params
+from chemscale_jax.core.types import Config, Params
+from chemscale_jax.core.workdir import Workdir
+from chemscale_jax.data import STREAMS
+from chemscale_jax.data.stream import GraphStream
+from chemscale_jax.training.checkpoint import load_variables
 
 
 class GraphEpoch(Epoch, Protocol):
     """An epoch of `GraphPack` batches that knows which records are in them."""
 
     def record_indices(self, index: int) -> np.ndarray:
-        """Source indices of the records in batch ``index``, in the order of molecules.
+        """Source indices (int64) of the records of `record_ids`, in the same order.
 
         Rows one after another, in each row the molecules one after another.
         """
@@ -49,7 +54,7 @@ class Predictions:
     forces_true: np.ndarray  # (A, 3) float32, eV/angstrom
     forces_pred: np.ndarray  # (A, 3) float32, eV/angstrom
     forces_mask: np.ndarray  # (A,) bool, True where the forces are labelled
-    # What only the source knows: give it with `dataclasses.replace`.
+    # What the records' source knows, see `with_facts`.
     reference: np.ndarray | None = None  # (F,) float64, eV, of the elements; to add
     kind: np.ndarray | None = None  # (F,) uint8, how the frame was made
     molecule: np.ndarray | None = None  # (F,) str
@@ -124,12 +129,49 @@ def predict_split(
     )
 
 
+def with_facts(predictions: Predictions, stream: GraphStream) -> Predictions:
+    """The same predictions with what the stream knows of their records."""
+    source, index = stream.source, predictions.index
+    return dataclasses.replace(
+        predictions,
+        reference=stream.reference.total(source.composition(index)),
+        kind=None if source.kind is None else source.kind[index],
+        molecule=np.array(source.group_names, np.str_)[source.group[index]],
+    )
+
+
+def write_predictions(task: Task, config: Config, workdir: Workdir, lead: bool) -> None:
+    """Writes predictions/<split>.npz of a run, from its best checkpoint.
+
+    One process predicts all rows on its own devices, however many trained. Does
+    nothing for streams of other things than molecular graphs.
+
+    Args:
+        task: the task of the run.
+        config: the whole config of the run.
+        workdir: has at least one complete checkpoint.
+        lead: whether this is the process that writes.
+    """
+    if not lead:
+        return
+    stream = STREAMS[config.data.stream](config, 0, 1)
+    if not isinstance(stream, GraphStream):
+        return
+    devices = jax.local_devices()
+    mesh = make_mesh(data=math.gcd(stream.rows, len(devices)), devices=devices)
+    variables = jax.device_put(load_variables(workdir), replicated(mesh))
+    for split, epoch in stream.evals.items():
+        # A stream of graphs evaluates on packs, whose records it can tell.
+        found = predict_split(task, variables, cast(GraphEpoch, epoch), mesh)
+        with_facts(found, stream).save(workdir.predictions / f"{split}.npz")
+
+
 def _unpack(
     batch: GraphPack, energy_BM: np.ndarray, forces_BN3: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The real molecules and atoms of a batch, row after row."""
     real_BM = np.asarray(batch.molecule_mask_M)
-    real_BN = np.asarray(batch.species_N) > 0
+    real_BN = np.asarray(batch.species_N) >= 0
     # The number of each molecule among the real ones of the batch.
     frame_BM = np.cumsum(real_BM.ravel()).reshape(real_BM.shape) - 1
     frame_BN = np.take_along_axis(frame_BM, np.asarray(batch.molecule_N), axis=1)

@@ -26,6 +26,7 @@ from chemscale_jax.training.signals import StopRequest
 from chemscale_jax.training.step import (
     StepOutput,
     TrainState,
+    choose_slices,
     make_eval_step,
     make_init,
     make_train_step,
@@ -71,7 +72,8 @@ def train(
         task: the learning problem.
         stream: epochs of batches and evaluation sets.
         optimizer: see ``make_optimizer``.
-        config: the whole config; this function reads ``seed``, ``train`` and ``log``.
+        config: the whole config; this function reads ``seed``, ``train``,
+            ``log`` and ``batch.rows``.
         workdir: an existing folder.
         mesh: the devices.
         start_from: replaces the initial parameters of a new run.
@@ -83,15 +85,16 @@ def train(
     whole = partition.replicated(mesh)
 
     # Programs.
+    slices = choose_slices(config.batch.rows, rules.rows_at_once, mesh)
     init, shardings = make_init(task, optimizer, config.mesh.rules.to_dict(), mesh)
     train_step = jax.jit(
-        make_train_step(task, optimizer, config.seed),
+        make_train_step(task, optimizer, config.seed, slices),
         in_shardings=(shardings, rows, whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
     eval_step = jax.jit(
-        make_eval_step(task, use_ema=optimizer.ema_decay > 0),
+        make_eval_step(task, optimizer.ema_decay > 0, slices),
         in_shardings=(shardings, rows),
         out_shardings=whole,
     )

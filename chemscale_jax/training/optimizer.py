@@ -32,7 +32,6 @@ class Optimizer(NamedTuple):
     schedule: optax.Schedule
     transform: optax.GradientTransformation
     ema_decay: float  # 0: no average of the weights
-    micro_batches: int
 
 
 def make_optimizer(config: Config, steps: int, frozen: tuple[str, ...]) -> Optimizer:
@@ -76,7 +75,6 @@ def make_optimizer(config: Config, steps: int, frozen: tuple[str, ...]) -> Optim
         schedule=make_schedule(config, config.decay_steps or steps),
         transform=transform,
         ema_decay=config.ema_decay,
-        micro_batches=config.micro_batches,
     )
 
 

@@ -9,7 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from chemscale_jax.core import partition
-from chemscale_jax.core.task import Mean, Metrics, Task, loss_of, merge
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.task import Mean, Metrics, Task, loss_of
 from chemscale_jax.core.types import Array, Batch, Key, Params
 from chemscale_jax.training import tse
 from chemscale_jax.training.optimizer import Optimizer
@@ -101,12 +102,13 @@ def make_init(
 
 
 def make_train_step(
-    task: Task, optimizer: Optimizer, seed: int
+    task: Task, optimizer: Optimizer, seed: int, slices: int = 1
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepOutput]]:
     """The step as a pure function of (state, batch, whether it ends an epoch).
 
-    A step whose loss or gradient is not finite leaves parameters, optimiser and TSE
-    as they were and is counted; the caller decides whether to go on.
+    The batch is taken in ``slices``, see ``loss_and_grads``. A step whose loss or
+    gradient is not finite leaves parameters, optimiser and TSE as they were and is
+    counted; the caller decides whether to go on.
     """
 
     def train_step(
@@ -114,13 +116,9 @@ def make_train_step(
     ) -> tuple[TrainState, StepOutput]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
-        def loss_fn(params: Params) -> tuple[Array, Metrics]:
-            metrics = accumulate(
-                task, params, state.constants, batch, key, optimizer.micro_batches
-            )
-            return loss_of(metrics, task.loss_weights), metrics
-
-        (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        loss, metrics, grads = loss_and_grads(
+            task, state.params, state.constants, batch, key, slices
+        )
         moved, opt_state, grad_norm = optimizer.direction(
             grads, state.opt_state, state.params
         )
@@ -155,52 +153,95 @@ def make_train_step(
     return train_step
 
 
-def accumulate(
-    task: Task,
-    params: Params,
-    constants: Params,
-    batch: Batch,
-    key: Key,
-    micro_batches: int,
-) -> Metrics:
-    """The metrics of a batch, taken in slices of its rows to bound memory.
+def loss_and_grads(
+    task: Task, params: Params, constants: Params, batch: Batch, key: Key, slices: int
+) -> tuple[Array, Metrics, Params]:
+    """Loss, metrics and gradient of a batch, taken in slices of its rows.
 
-    The slices' means are merged before they are divided, and each slice is
-    recomputed in the backward pass, so loss and gradient equal those of the whole
-    batch however uneven its rows are.
+    Slices bound memory, and on a CPU a slice that fits the cache is much faster than
+    the whole batch. Loss and gradient equal those of the whole batch however uneven
+    its rows are: what each term of the loss is divided by is counted first.
     """
-    if micro_batches == 1:
-        return task.loss_fn(params, constants, batch, key)
-    # Every slice takes rows from every device.
-    slices = jax.tree.map(
+
+    def of_batch(
+        params: Params, part: Batch, key: Key, counts: Mapping[str, Array] | None
+    ) -> tuple[Array, Metrics]:
+        metrics = task.loss_fn(params, constants, part, key)
+        if counts is None:
+            return loss_of(metrics, task.loss_weights), metrics
+        counted = {
+            name: metrics[name]._replace(count=count) for name, count in counts.items()
+        }
+        return loss_of(counted, task.loss_weights), metrics
+
+    if slices == 1:
+        (loss, metrics), grads = jax.value_and_grad(of_batch, has_aux=True)(
+            params, batch, key, None
+        )
+        return loss, metrics, grads
+    parts = split_rows(batch, slices)
+    keys = jax.random.split(key, slices)
+    # Only the counts are used, so XLA drops the rest of this forward pass.
+    unused = jax.vmap(task.loss_fn, in_axes=(None, None, 0, 0))(
+        params, constants, parts, keys
+    )
+    counts = {name: jnp.sum(unused[name].count) for name in task.loss_weights}
+
+    def add(
+        total: tuple[Metrics, Params], numbered: tuple[Batch, Key]
+    ) -> tuple[tuple[Metrics, Params], None]:
+        (_, metrics), grads = jax.value_and_grad(of_batch, has_aux=True)(
+            params, *numbered, counts
+        )
+        return jax.tree.map(jnp.add, total, (metrics, grads)), None
+
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), unused)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (metrics, grads), _ = jax.lax.scan(add, (nothing, zeros), (parts, keys))
+    return loss_of(metrics, task.loss_weights), metrics, grads
+
+
+def split_rows(batch: Batch, slices: int) -> Batch:
+    """Slices along a new first axis; each has rows from every device."""
+    return jax.tree.map(
         lambda x: jnp.moveaxis(
-            x.reshape(x.shape[0] // micro_batches, micro_batches, *x.shape[1:]), 1, 0
+            x.reshape(x.shape[0] // slices, slices, *x.shape[1:]), 1, 0
         ),
         batch,
     )
 
-    @jax.checkpoint
-    def of_slice(params: Params, part: Batch, index: Array) -> Metrics:
-        return task.loss_fn(params, constants, part, jax.random.fold_in(key, index))
 
-    def add(total: Metrics, numbered: tuple[Array, Batch]) -> tuple[Metrics, None]:
-        index, part = numbered
-        return merge(total, of_slice(params, part, index)), None
-
-    indices = jnp.arange(micro_batches)
-    shapes = jax.eval_shape(
-        lambda: of_slice(params, jax.tree.map(lambda x: x[0], slices), indices[0])
-    )
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = jax.lax.scan(add, nothing, (indices, slices))
-    return total
-
-
-def make_eval_step(task: Task, use_ema: bool) -> Callable[[TrainState, Batch], Metrics]:
+def make_eval_step(
+    task: Task, use_ema: bool, slices: int = 1
+) -> Callable[[TrainState, Batch], Metrics]:
     """Metrics of one batch, with the averaged weights where there are some."""
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
         params = state.ema_params if use_ema else state.params
-        return task.eval_fn(params, state.constants, batch)
+        each = jax.lax.map(
+            lambda part: task.eval_fn(params, state.constants, part),
+            split_rows(batch, slices),
+        )
+        return jax.tree.map(lambda x: jnp.sum(x, axis=0), each)
 
     return eval_step
+
+
+def choose_slices(rows: int, rows_at_once: int, mesh: Mesh) -> int:
+    """How many slices a batch is taken in, from how many rows a device takes at once.
+
+    Args:
+        rows: of a batch of all processes.
+        rows_at_once: per device; 0 means one on a CPU, where a small working set
+            stays in the cache, and all of them elsewhere.
+        mesh: the devices.
+    """
+    per_device = rows // (mesh.shape["data"] * mesh.shape["fsdp"])
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    at_once = rows_at_once or (1 if on_cpu else per_device)
+    if per_device % at_once:
+        raise UserError(
+            f"config.train.rows_at_once is {at_once}, which does not divide the "
+            f"{per_device} rows of a device; choose a divisor"
+        )
+    return per_device // at_once

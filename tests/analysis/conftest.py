@@ -113,8 +113,10 @@ def workdir(tmp_path: pathlib.Path) -> Workdir:
         {"reference_energies": {"H": -10.5}, "ids": list(range(100))},
     )
     workdir.metrics_jsonl.write_text(metric_lines())
-    np.savez(workdir.predictions / "valid.npz", **two_frames())
-    np.savez(workdir.predictions / "heldout.npz", **many_frames(1, 0.2))
+    np.savez(workdir.predictions / "valid.npz", allow_pickle=False, **two_frames())
+    np.savez(
+        workdir.predictions / "heldout.npz", allow_pickle=False, **many_frames(1, 0.2)
+    )
     return workdir
 
 

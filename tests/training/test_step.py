@@ -3,10 +3,17 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from chemscale_jax.core.task import loss_of
+from chemscale_jax.core import partition
+from chemscale_jax.core.errors import UserError
 from chemscale_jax.training.optimizer import make_optimizer
-from chemscale_jax.training.step import accumulate, init_state, make_train_step
+from chemscale_jax.training.step import (
+    choose_slices,
+    init_state,
+    loss_and_grads,
+    make_train_step,
+)
 from tests import toy
 
 
@@ -22,18 +29,27 @@ def test_slices_of_uneven_rows_equal_the_whole_batch():
     task, _, state = setup()
     batch = toy.ToyEpoch(0, 3)[2]
     assert 0 < batch["mask"].sum() < 8
+    key = jax.random.key(0)
 
-    def loss(params, micro_batches):
-        metrics = accumulate(task, params, {}, batch, jax.random.key(0), micro_batches)
-        return loss_of(metrics, task.loss_weights)
-
-    whole = jax.value_and_grad(loss)(state.params, 1)
-    for micro_batches in (2, 4, 8):
-        parts = jax.value_and_grad(loss)(state.params, micro_batches)
-        # Only the order of summation differs.
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, parts
+    def of(slices):
+        loss, metrics, grads = loss_and_grads(
+            task, state.params, {}, batch, key, slices
         )
+        return loss, metrics["square"], metrics["frames"].total, grads
+
+    whole = of(1)
+    for slices in (2, 4, 8):
+        parts = of(slices)
+        # Only the order of summation differs.
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), whole, parts)
+
+
+def test_slices_follow_rows_devices_and_platform():
+    mesh = partition.make_mesh(data=2)
+    assert choose_slices(8, 0, mesh) == 4
+    assert choose_slices(8, 4, mesh) == 1
+    with pytest.raises(UserError, match="does not divide the 4 rows"):
+        choose_slices(8, 3, mesh)
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_counts():

@@ -1,0 +1,47 @@
+"""Reference energies: planted values come back; undetermined ones stay small."""
+
+import numpy as np
+import pytest
+
+from chemscale_jax.data.reference import fit_reference_energies
+from chemscale_jax.data.source import ArraySource
+from tests.data.ani_files import SELF_ENERGIES, array_source
+
+
+def test_planted_energies_come_back():
+    source = array_source(4000)
+    fit = fit_reference_energies(source, np.arange(len(source)))
+    assert fit.symbols == ("H", "C", "N", "O")
+    expected = [27.2 * e for e in SELF_ENERGIES.values()]
+    np.testing.assert_allclose(fit.energies_ev, expected, atol=0.02)
+    assert fit.statistics["residual_std_ev"] == pytest.approx(0.1, rel=0.1)
+    assert fit.statistics["rank"] == 4
+
+
+def test_equals_least_squares_over_records():
+    source = array_source(50)
+    rows = np.arange(3, 41)
+    expected, *_ = np.linalg.lstsq(
+        source.composition(rows), source.total_energy[rows], rcond=None
+    )
+    fit = fit_reference_energies(source, rows)
+    np.testing.assert_allclose(fit.energies_ev, expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        fit.total(source.composition(rows)), source.composition(rows) @ expected
+    )
+    assert list(fit.as_dict()) == ["H", "C", "N", "O"]
+
+
+def test_one_molecule_gives_the_smallest_solution():
+    x = np.array([[0.0, 0, 0], [0, 0, 1], [0, 1, 0]])
+    source = ArraySource([[8, 1, 1]] * 2, [x, x + 1], [9.0, 11.0], [None, None])
+    fit = fit_reference_energies(source, np.arange(2))
+    np.testing.assert_allclose(fit.energies_ev, [4.0, 2.0])
+    assert fit.statistics["rank"] == 1
+
+
+def test_unlabelled_records_are_ignored():
+    x = np.array([[0.0, 0, 0]])
+    source = ArraySource([[6]] * 3, [x, x, x], [5.0, None, 7.0], [None] * 3)
+    assert fit_reference_energies(source, np.arange(3)).energies_ev == [6.0]
+    assert fit_reference_energies(source, np.array([1])).energies_ev == [0.0]
