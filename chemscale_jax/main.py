@@ -42,30 +42,34 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> Config:
-    """The config with the overrides of the command line."""
-    resolved = [argv[0]]
+    """The config that ``--config`` names, with the overrides of the command line."""
+    names, rest = [], []
     for argument in argv[1:]:
-        flag, _, value = argument.partition("=")
-        if flag.lstrip("-") == "config" and value:
-            file, colon, rest = value.partition(":")
-            argument = f"--config={config_files.find(file)}{colon}{rest}"
-        resolved.append(argument)
+        flag, equals, value = argument.partition("=")
+        (names if equals and flag in ("--config", "-config") else rest).append(
+            value if flag.lstrip("-") == "config" else argument
+        )
+    if len(names) != 1:
+        raise UserError(
+            f"give --config=FILE once, found it {len(names)} times; chemscale "
+            "--list-configs names some"
+        )
+    config = config_files.load(names[0])
     values = flags.FlagValues()
-    config_flag = config_flags.DEFINE_config_file(
-        "config", None, "config file", flag_values=values, sys_argv=resolved
-    )
     flags.DEFINE_string("workdir", "", "folder of the run", flag_values=values)
     try:
-        unparsed = values(resolved)[1:]
-    except UserError:
-        raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=rest
+        )
+        unparsed = values([argv[0], *rest])[1:]
+    except (AttributeError, KeyError) as error:
+        detail = " ".join(str(error.args[0]).split())
+        raise UserError(f"the config has no such field: {detail}") from None
+    except (flags.Error, TypeError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from None
     if unparsed:
         raise UserError(f"cannot read argument {unparsed[0]!r}; see --help")
-    config = config_flag.value
-    if config is None:
-        raise UserError("--config is missing; chemscale --list-configs names some")
+    config = values["config"].value
     config.workdir = values["workdir"].value or config.workdir
     return config
 
@@ -80,7 +84,7 @@ def run(config: Config) -> int:
     from chemscale_jax.data import STREAMS, cache
     from chemscale_jax.inference import predict
     from chemscale_jax.tasks import TASKS
-    from chemscale_jax.training import checkpoint, loop, setup
+    from chemscale_jax.training import checkpoint, loop, records, setup
     from chemscale_jax.training.optimizer import make_optimizer
 
     processes.start(cache.cache_folder() / "xla")
@@ -101,7 +105,8 @@ def run(config: Config) -> int:
     task = TASKS[config.task](config, stream.batch_specs)
     steps = config.train.max_steps or config.train.epochs * len(stream.train_epoch(0))
     optimizer = make_optimizer(config.optimizer, steps, tuple(config.init.freeze))
-    start_from = checkpoint.starter(config.init)
+    start_from = checkpoint.starter(config.init, workdir)
+    records.check_writers(config.log.writers)
     if lead:
         setup.claim(workdir, config.to_dict())
 

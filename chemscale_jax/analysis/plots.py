@@ -143,7 +143,7 @@ def error_per_element(splits: Mapping[str, Frames]) -> Figure:
     for index, (split, found) in enumerate(errors.items()):
         style = style_of(index)
         centres = np.arange(len(numbers)) + (index - (len(errors) - 1) / 2) * share
-        heights = [found[z][0] if z in found else 0.0 for z in numbers]
+        heights = [np.nan_to_num(found[z][0]) if z in found else 0.0 for z in numbers]
         bars = axes.bar(
             centres,
             heights,
@@ -162,7 +162,14 @@ def error_per_element(splits: Mapping[str, Frames]) -> Figure:
     axes.set_ylabel("force MAE (meV/Å)")
     axes.set_xlabel("element; above the bars: MAE and (number of atoms)")
     axes.margins(y=0.16)
-    axes.legend(frameon=False, fontsize=9)
+    # Above the axes, since a bar can be anywhere within.
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=max(len(errors), 1),
+        frameon=False,
+        fontsize=9,
+    )
     _tidy(axes)
     axes.grid(visible=False, axis="x")
     return figure

@@ -34,7 +34,8 @@ def write_report(workdir: Workdir) -> str:
     try:
         workdir.plots.mkdir(exist_ok=True)
         for name, figure in figures.items():
-            figure.savefig(workdir.plots / f"{name}.png", dpi=plots.DPI)
+            path = workdir.plots / f"{name}.png"
+            figure.savefig(path, dpi=plots.DPI, bbox_inches="tight")
         workdir.card.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(

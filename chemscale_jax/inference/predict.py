@@ -171,7 +171,7 @@ def _unpack(
 ) -> dict[str, np.ndarray]:
     """The real molecules and atoms of a batch, row after row."""
     real_BM = np.asarray(batch.molecule_mask_M)
-    real_BN = np.asarray(batch.species_N) >= 0
+    real_BN = np.asarray(batch.species_N) > 0
     # The number of each molecule among the real ones of the batch.
     frame_BM = np.cumsum(real_BM.ravel()).reshape(real_BM.shape) - 1
     frame_BN = np.take_along_axis(frame_BM, np.asarray(batch.molecule_N), axis=1)

@@ -202,16 +202,20 @@ def load_params_file(path: str) -> dict[str, Params]:
     return tree
 
 
-def starter(init: Config) -> Callable[[Params], Params] | None:
-    """What replaces the initial parameters, by ``config.init``; None for nothing."""
-    if not init.source:
+def starter(init: Config, workdir: Workdir) -> Callable[[Params], Params] | None:
+    """What replaces the initial parameters, by ``config.init``.
+
+    None where nothing does: no source is named, or the workdir has a checkpoint to
+    resume from.
+    """
+    if not init.source or any(workdir.checkpoints.glob("[0-9]*")):
         return None
+    if os.path.isdir(init.source):
+        given = load_variables(Workdir(pathlib.Path(init.source)))
+    else:
+        given = load_params_file(init.source)
 
     def start(params: Params) -> Params:
-        if os.path.isdir(init.source):
-            given = load_variables(Workdir(pathlib.Path(init.source)))
-        else:
-            given = load_params_file(init.source)
         placed, stayed = transplant(
             params, given["params"], tuple(init.fresh), init.source
         )

@@ -112,11 +112,16 @@ def make_writers(
             made.append(_TensorBoard(workdir))
         elif name == "wandb":
             made.append(_WeightsAndBiases(workdir, config))
-        else:
+    return tuple(made)
+
+
+def check_writers(names: tuple[str, ...]) -> None:
+    """Raises for a writer there is none of."""
+    for name in names:
+        if name not in WRITERS:
             raise UserError(
                 f"config.log.writers has {name!r}, expected some of {WRITERS}"
             )
-    return tuple(made)
 
 
 class _TensorBoard:
