@@ -10,11 +10,14 @@ The same command resumes. Any field of the config can be set on the command line
 Other flags: --list-configs, --help.
 """
 
+import os
+import sys
 import time
 
 _START = time.monotonic()  # before the imports, which count as start-up
+# XLA's loader of cached CPU programs prints pages of processor features as errors.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import sys  # noqa: E402
 from typing import Any  # noqa: E402
 
 from absl import flags  # noqa: E402
@@ -109,6 +112,7 @@ def run(config: Config) -> int:
     records.check_writers(config.log.writers)
     if lead:
         setup.claim(workdir, config.to_dict())
+        print(getattr(stream,'summary',''), flush=True)
 
     def note(**fields: Any) -> None:
         if lead:
@@ -132,16 +136,16 @@ def run(config: Config) -> int:
         raise
     if lead:
         print(f"{outcome.state} at step {outcome.progress.step}: {outcome.reason}")
-    if outcome.state == "finished":
-        predict.write_predictions(task, config, workdir, lead)
-        if lead:
-            print(report.write_report(workdir))
     note(
         state=outcome.state,
         stop_reason=outcome.reason,
         steps=outcome.progress.step,
         total_s=round(time.monotonic() - _START, 1),
     )
+    if outcome.state == "finished":
+        predict.write_predictions(task, config, workdir, lead)
+        if lead:
+            print(report.write_report(workdir))
     return 0
 
 

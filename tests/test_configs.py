@@ -10,10 +10,6 @@ from chemscale_jax.configs import common
 from chemscale_jax.core import config_files
 from chemscale_jax.core.errors import UserError
 
-# November 2026: ml_collections 1.1 loads config files in a way that Python wants to
-# drop; goes when it no longer does.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 CONFIGS = config_files.list_configs()
 MODULES = {name: config_files.load_module(config_files.find(name)) for name in CONFIGS}
 FORMS = [(name, form) for name, module in MODULES.items() for form in module.FORMS]

@@ -11,10 +11,6 @@ from chemscale_jax.commands import COMMANDS
 from docs import make_commands
 from launch import local
 
-# November 2026: ml_collections 1.1 loads config files in a way that Python wants to
-# drop; goes when it no longer does.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What stands before the arguments, in a line of a page.

@@ -77,6 +77,7 @@ class ToyStream:
     """Epochs of unequal length."""
 
     artifacts: Mapping[str, Any] = {"toy": 1.0}
+    summary = "points on a line"
     batch_specs: tuple[Any, ...] = ()
 
     def __init__(self, poison_epoch: int | None = None):

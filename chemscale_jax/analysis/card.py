@@ -58,6 +58,8 @@ model predicts energies without the reference energies of the elements, which
 _CONFIG_SECTIONS = ("model", "loss", "optimizer", "train", "batch", "init", "seed")
 # Described in words at the top of the card.
 _SAID_ABOVE = ("schema", "state", "stop_reason")
+# Recognises a file on one machine; says nothing on the data.
+_NOT_FOR_READERS = ("data_identity",)
 
 
 def model_card(
@@ -78,6 +80,7 @@ def model_card(
     """
     sections = {key: config[key] for key in _CONFIG_SECTIONS if key in config}
     facts = {k: v for k, v in run.items() if k not in _SAID_ABOVE}
+    known = {k: v for k, v in artifacts.items() if k not in _NOT_FOR_READERS}
     return _TEMPLATE.format(
         name=config["name"],
         model=config["model"]["name"],
@@ -89,7 +92,7 @@ def model_card(
         reason=run.get("stop_reason", "no reason to stop yet"),
         table=table,
         config=_facts(sections),
-        data=_facts({"config": config["data"], **artifacts}),
+        data=_facts({"config": config["data"], **known}),
         splits=_splits(splits),
         limits="\n".join(f"- {line}" for line in _limits(config, splits)),
         run=_facts(facts),

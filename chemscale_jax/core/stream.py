@@ -28,6 +28,8 @@ class Stream(Protocol):
     # Host-side facts that later readers need (reference energies, units, splits);
     # JSON-serialisable, stored beside every checkpoint as artifacts.json.
     artifacts: Mapping[str, Any]
+    # One line for a person: how many records there are, and in what.
+    summary: str
     # {split name: its batches}; "valid" steers plateau, early stop and best checkpoint.
     evals: Mapping[str, Epoch]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from chemscale_jax.chem import units
@@ -173,21 +174,19 @@ def _index(
     }
     n_rows = 0
     has_held_out = has_kind = False
-    bar = tqdm(
-        total=len(names), desc="Indexing", unit="group", delay=2.0, disable=None
-    )
+    bar = tqdm(total=len(names), desc="Indexing", unit="group", delay=2.0, disable=None)
     with open(folder / "decoded.f32", "wb") as decoded, bar:
         for g, name in enumerate(names):
             group = file[name]
             assert isinstance(group, h5py.Group)
             try:
-                F, N = ani1x_layout.check_shapes(file, name, labels)
-                species = group["atomic_numbers"][()].astype(np.int64)
+                F, N = ani1x_layout.check_shapes(group, labels)
+                species = _values(group, "atomic_numbers", np.int64)
                 codes = _copy_group(group, labels, factors, decoded, species, parts)
-                energy = group[f"{labels}.energy"][()].astype(np.float64).reshape(F)
+                energy = _values(group, f"{labels}.energy", np.float64).reshape(F)
                 kind = np.zeros(F, np.uint8)
                 if "frame_kind" in groups[name]:
-                    kind = group["frame_kind"][()].astype(np.uint8)
+                    kind = _values(group, "frame_kind", np.uint8)
                     has_kind = True
                 held_out = bool(group.attrs.get("held_out", False))
                 has_held_out |= "held_out" in group.attrs
@@ -227,7 +226,7 @@ def _index(
         "has_kind": has_kind,
     }
     (folder / "facts.json").write_text(json.dumps(facts))
-    np.savez(folder / "index.npz", **table)
+    np.savez(folder / "index.npz", allow_pickle=False, **table)
 
 
 def _copy_group(
@@ -243,8 +242,9 @@ def _copy_group(
     Returns:
         What is wrong with each frame, see `checks.find`.
     """
-    sets = {"coordinates": group["coordinates"], "forces": group[f"{labels}.forces"]}
-    energy = group[f"{labels}.energy"]
+    names = {"coordinates": "coordinates", "forces": f"{labels}.forces"}
+    sets = {part: ani1x_layout.dataset(group, name) for part, name in names.items()}
+    energy = _values(group, f"{labels}.energy", np.float64).reshape(-1)
     F, N, _ = sets["coordinates"].shape
     starts = {part: _offset_in_file(dataset) for part, dataset in sets.items()}
     copied = [part for part, start in starts.items() if start is None]
@@ -261,7 +261,8 @@ def _copy_group(
     for first in range(0, F, step):
         rows = slice(first, min(F, first + step))
         block = {
-            part: dataset[rows].astype(np.float32) for part, dataset in sets.items()
+            part: np.asarray(dataset[rows], np.float32)
+            for part, dataset in sets.items()
         }
         for part in copied:
             decoded.seek(starts[part] + first * N * 12)
@@ -270,10 +271,15 @@ def _copy_group(
             species,
             block["coordinates"] * np.float32(factors["length"]),
             block["forces"] * np.float32(factors["force"]),
-            energy[rows].astype(np.float64).reshape(-1),
+            energy[rows],
         )
     decoded.seek(at)
     return codes
+
+
+def _values(group: h5py.Group, name: str, dtype: npt.DTypeLike) -> np.ndarray:
+    """A whole dataset of a group."""
+    return np.asarray(ani1x_layout.dataset(group, name)[()], dtype)
 
 
 def _offset_in_file(dataset: h5py.Dataset) -> int | None:
@@ -288,5 +294,5 @@ def _offset_in_file(dataset: h5py.Dataset) -> int | None:
     # Proves that the offset means what it should, whatever precedes the HDF5 part.
     with open(dataset.file.filename, "rb") as raw:
         raw.seek(offset)
-        first = np.frombuffer(raw.read(dataset[:1].nbytes), "<f4")
-    return offset if first.tobytes() == dataset[:1].tobytes() else None
+        first = np.asarray(dataset[:1]).tobytes()
+        return offset if raw.read(len(first)) == first else None

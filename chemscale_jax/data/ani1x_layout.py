@@ -121,15 +121,22 @@ def choose_labels(path: str, groups: dict[str, set[str]], wanted: str) -> str:
     raise UserError(f"data.labels={wanted!r} is not in {path}; {offer}")
 
 
-def check_shapes(file: h5py.File, name: str, labels: str) -> tuple[int, int]:
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """The dataset of this name in a group."""
+    found = group[name]
+    if not isinstance(found, h5py.Dataset):
+        raise TypeError(f"{name} is not a dataset")
+    return found
+
+
+def check_shapes(group: h5py.Group, labels: str) -> tuple[int, int]:
     """Frames and atoms of a group.
 
     Raises:
         UserError: its datasets do not fit together.
     """
-    group = file[name]
     shapes = {
-        part: tuple(group[part].shape)
+        part: tuple(dataset(group, part).shape)
         for part in (*_STRUCTURE, f"{labels}.energy", f"{labels}.forces")
     }
     F, N = (*shapes["coordinates"], 0, 0)[:2]
@@ -137,8 +144,9 @@ def check_shapes(file: h5py.File, name: str, labels: str) -> tuple[int, int]:
     for (part, shape), needed in zip(shapes.items(), expected, strict=True):
         if shape != needed and not (part.endswith(".energy") and shape == (F, 1)):
             raise UserError(
-                f"{file.filename}: {part} of group {name!r} has shape {shape}, but its "
-                f"coordinates {shapes['coordinates']} need {needed}"
+                f"{group.file.filename}: {part} of group {str(group.name)[1:]!r} has "
+                f"shape {shape}, but its coordinates {shapes['coordinates']} need "
+                f"{needed}"
             )
     return F, N
 

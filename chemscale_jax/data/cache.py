@@ -94,8 +94,9 @@ def derived_folder(
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
             raise UserError(
-                f"cannot write derived data to {partial.parent} ({error.strerror or error}): "
-                "free some space or set CHEMSCALE_CACHE to another folder"
+                f"cannot write derived data to {partial.parent} "
+                f"({error.strerror or error}): free some space or set "
+                "CHEMSCALE_CACHE to another folder"
             ) from error
         raise
     if final is None:

@@ -91,7 +91,9 @@ class Problems:
         return {
             "nan_rows": self.counts[REASONS[1]],
             "skipped": {r: n for r, n in self.counts.items() if n},
-            "skipped_examples": {r: names for r, names in self.examples.items() if names},
+            "skipped_examples": {
+                r: names for r, names in self.examples.items() if names
+            },
         }
 
     def sentence(self) -> str:

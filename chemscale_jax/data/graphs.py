@@ -1,9 +1,11 @@
 """Records and their neighbour lists, laid out as rows of a `GraphPack`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.data.neighbor_table import Pairs
@@ -15,7 +17,7 @@ def empty_pack(rows: int, budget: PackBudget, periodic: bool = False) -> GraphPa
     """Rows of nothing but padding, as writable NumPy arrays."""
     B, N, E, M, P = rows, budget.nodes, budget.edges, budget.molecules, budget.pairs
 
-    def full(shape, value, dtype):
+    def full(shape: tuple[int, ...], value: int, dtype: npt.DTypeLike) -> Any:
         return np.full((B, *shape), value, dtype)
 
     cell = full((M, 3, 3), 0, np.float32) if periodic else None

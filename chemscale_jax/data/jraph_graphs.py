@@ -10,6 +10,7 @@ raise: ``zero_out_padding`` and ``get_fully_connected_graph``. A test runs them 
 
 from typing import Any
 
+import jax
 import jraph
 import numpy as np
 
@@ -44,17 +45,18 @@ def to_graphs_tuple(pack: GraphPack) -> jraph.GraphsTuple:
     mask_M = np.asarray(pack.molecule_mask_M)
     M, n_real = len(mask_M), int(mask_M.sum())
     molecule_N = np.asarray(pack.molecule_N)
-    receivers_E = np.asarray(pack.receivers_E)
+    receivers_E: Any = np.asarray(pack.receivers_E)
     # jraph takes the first padding graph to hold all padding, the rest to be empty.
     graph_N = np.minimum(molecule_N, n_real)
-    n_node = np.bincount(graph_N, minlength=M).astype(np.int32)
-    n_edge = np.bincount(graph_N[receivers_E], minlength=M).astype(np.int32)
+    n_node: Any = np.bincount(graph_N, minlength=M).astype(np.int32)
+    n_edge: Any = np.bincount(graph_N[receivers_E], minlength=M).astype(np.int32)
+    senders: Any = np.asarray(pack.senders_E)
     return jraph.GraphsTuple(
         nodes={_plain(name): np.asarray(getattr(pack, name)) for name in _NODES},
         edges=(
             None if pack.shifts_E3 is None else {"shifts": np.asarray(pack.shifts_E3)}
         ),
-        senders=np.asarray(pack.senders_E),
+        senders=senders,
         receivers=receivers_E,
         n_node=n_node,
         n_edge=n_edge,
@@ -81,8 +83,10 @@ def from_graphs_tuple(graph: jraph.GraphsTuple, budget: PackBudget) -> GraphPack
     Raises:
         ValueError: the real atoms, edges or molecules do not fit the budget.
     """
-    nodes: dict[str, Any] = dict(graph.nodes)
-    facts: dict[str, Any] = dict(graph.globals or {})
+    # jraph leaves the types of features open; ours are dictionaries.
+    nodes: Any = graph.nodes
+    facts: Any = graph.globals or {}
+    edge_facts: Any = graph.edges
     n_node = np.asarray(graph.n_node)
     real_N = np.asarray(nodes["species"]) > 0
     graph_N = np.repeat(np.arange(len(n_node)), n_node)
@@ -118,6 +122,6 @@ def from_graphs_tuple(graph: jraph.GraphsTuple, budget: PackBudget) -> GraphPack
         batch.energy_mask_M[0, :M] = mask[used_M]
     if batch.cell_M33 is not None and batch.shifts_E3 is not None:
         batch.cell_M33[0, :M] = np.asarray(facts["cell"])[used_M]
-        shifts = np.asarray(graph.edges["shifts"])[real_E]
+        shifts = np.asarray(edge_facts["shifts"])[real_E]
         batch.shifts_E3[0, :E] = shifts[order]
-    return GraphPack(*(None if leaf is None else leaf[0] for leaf in batch))
+    return jax.tree.map(lambda leaf: leaf[0], batch)

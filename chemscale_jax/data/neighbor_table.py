@@ -85,8 +85,10 @@ def _compute(
                 for i in range(len(source)):
                     receivers, senders, shifts = _of_record(source, i, cutoff_ang)
                     counts[i] = len(receivers)
-                    pairs_file.write(np.stack([receivers, senders]).astype(dtype))
-                    shifts_file.write(shifts.astype(np.int8))
+                    pairs_file.write(
+                        np.stack([receivers, senders]).astype(dtype).tobytes()
+                    )
+                    shifts_file.write(shifts.astype(np.int8).tobytes())
                     bar.update()
         else:
             for stack in source.stacks():
@@ -107,7 +109,7 @@ def _write_ragged(found: neighbors.FramePairs, dtype: type, file) -> None:
     at = np.arange(len(before)) + before
     pairs[at] = found.receivers_E
     pairs[at + np.repeat(counts, counts)] = found.senders_E
-    file.write(pairs)
+    file.write(pairs.tobytes())
 
 
 def _of_record(source: FrameSource, index: int, cutoff_ang: float):

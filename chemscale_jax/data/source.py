@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from chemscale_jax.chem import elements
 from chemscale_jax.core.errors import UserError
@@ -152,10 +153,10 @@ class ArraySource(FrameSource):
 
     def __init__(
         self,
-        species: Sequence[np.ndarray],
-        positions: Sequence[np.ndarray],
+        species: Sequence[npt.ArrayLike],
+        positions: Sequence[npt.ArrayLike],
         energies: Sequence[float | None],
-        forces: Sequence[np.ndarray | None],
+        forces: Sequence[npt.ArrayLike | None],
         *,
         names: Sequence[str] | None = None,
         cells: Sequence[np.ndarray | None] | None = None,
@@ -186,7 +187,8 @@ class ArraySource(FrameSource):
             f = f.astype(np.float32).reshape(-1, 3)
             labelled = bool(np.isfinite(f).all())
             known = f if labelled else np.zeros_like(f)
-            if problems.add(checks.find(z, x[None], known[None]), lambda _: name):
+            codes = checks.find(z, x[None], known[None])
+            if problems.add(codes, lambda _, name=name: name):
                 continue
             group.append(g)
             self._records.append(
@@ -225,4 +227,5 @@ class ArraySource(FrameSource):
         return self._records[index]
 
     def record_id(self, index: int) -> str:
+        """The molecule and a count: ``ethanol/17``."""
         return self._records[index].id

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from absl import flags
 
 from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
@@ -207,7 +208,9 @@ class GraphStream:
     def _artifacts(self) -> dict[str, Any]:
         train = self.split.train
         first = self.train_epoch(0)
-        edges_per_atom = self._edges.counts[train].sum() / self.source.n_atoms[train].sum()
+        edges_per_atom = (
+            self._edges.counts[train].sum() / self.source.n_atoms[train].sum()
+        )
         return {
             "units": {"energy": "eV", "force": "eV/angstrom", "length": "angstrom"},
             "elements": self.source.element_symbols,
@@ -235,7 +238,9 @@ def _budget_for(
     source: FrameSource, split: Split, molecules: int, sizes: dict[str, Any]
 ) -> packing.PackBudget:
     """Row sizes from the training split, widened to hold every evaluated record."""
-    parts = {n: None if s is None else s[split.train] for n, s in sizes.items()}
+    parts: dict[str, Any] = {
+        n: None if s is None else s[split.train] for n, s in sizes.items()
+    }
     budget = packing.choose_budget(molecules=molecules, **parts)
     used = _used(split)
     largest = {n: 0 if s is None else int(s[used].max()) for n, s in sizes.items()}
@@ -247,8 +252,11 @@ def _budget_for(
     )
 
 
-def open_source(data: ml_collections.ConfigDict) -> FrameSource:
+def open_source(data: Any) -> FrameSource:
     """The source that ``config.data`` names; a path implies "ani1x", unless "tfds".
+
+    Args:
+        data: the ConfigDict ``config.data``.
 
     Raises:
         UserError: unknown source, or the reader cannot use the file.
@@ -293,28 +301,30 @@ def make_stream(
     Raises:
         UserError: something in the config or the data cannot be used.
     """
-    cutoff = config.model.cutoff_ang if cutoff_ang is None else cutoff_ang
+    # The type checker knows nothing of the fields of a ConfigDict.
+    fields: Any = config
+    cutoff = fields.model.cutoff_ang if cutoff_ang is None else cutoff_ang
     if not (cutoff > 0 and math.isfinite(cutoff)):
         raise UserError(
             f"config.model.cutoff_ang={cutoff}: the cutoff must be a positive length"
         )
-    source = open_source(config.data)
+    source = open_source(fields.data)
     split = split_records(
         source,
-        config.seed,
-        train_size=config.data.train_size,
-        valid_size=config.data.valid_size,
-        heldout=config.data.heldout,
+        fields.seed,
+        train_size=fields.data.train_size,
+        valid_size=fields.data.valid_size,
+        heldout=fields.data.heldout,
     )
     return GraphStream(
         source,
         split,
-        seed=config.seed,
+        seed=fields.seed,
         cutoff_ang=cutoff,
         long_range=long_range,
         process_index=jax.process_index() if process_index is None else process_index,
         process_count=jax.process_count() if process_count is None else process_count,
-        **config.batch.to_dict(),
+        **fields.batch.to_dict(),
     )
 
 
@@ -339,6 +349,9 @@ def prefetched(
         grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
     )
     if workers > 0:
+        # grain asks absl for flags, also in programs that do not use them.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=ahead)
         batches = batches.mp_prefetch(options)
     return iter(batches)

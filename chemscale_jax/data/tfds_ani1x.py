@@ -163,7 +163,8 @@ def prepare(data_dir: str | os.PathLike, config: Ani1xConfig | None = None) -> A
         )
     except NonMatchingChecksumError as error:
         raise UserError(
-            f"what {address} sent is not the expected file: {' '.join(str(error).split())}"
+            f"what {address} sent is not the expected file: "
+            + " ".join(str(error).split())
         ) from error
     except (OSError, tfds.download.DownloadError) as error:
         raise UserError(
@@ -191,7 +192,7 @@ def open_prepared(data_dir: str | os.PathLike) -> WrappedSource:
             f"found {names}: name its folder, or make one with "
             "chemscale_jax.data.tfds_ani1x.prepare(DIR)"
         )
-    builder = tfds.builder_from_directory(str(found[0].parent))
+    builder: Any = tfds.builder_from_directory(str(found[0].parent))
     try:
         data = builder.as_data_source(split="train")
     except (NotImplementedError, ValueError) as error:
@@ -199,6 +200,4 @@ def open_prepared(data_dir: str | os.PathLike) -> WrappedSource:
             f"{found[0].parent} cannot be read by number ({error}): prepare it with "
             "file_format='array_record' and a split named train"
         ) from error
-    return WrappedSource(
-        data, str(found[0].parent), {"tfds": file_identity(found[0])}
-    )
+    return WrappedSource(data, str(found[0].parent), {"tfds": file_identity(found[0])})

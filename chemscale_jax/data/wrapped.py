@@ -57,9 +57,7 @@ class WrappedSource(FrameSource):
     ):
         if identity is not None:
             identity = {"reader": "wrapped", "schema": _SCHEMA, **identity}
-        folder = derived_folder(
-            "index", identity, lambda new: _index(data, name, new)
-        )
+        folder = derived_folder("index", identity, lambda new: _index(data, name, new))
         facts = json.loads((folder / "facts.json").read_text())
         with np.load(folder / "index.npz") as index:
             table = {name: index[name] for name in index.files}
@@ -137,9 +135,7 @@ def _index(data: RandomAccess, name: str, folder: pathlib.Path) -> None:
             used.append((position, run_group, energy))
         run.clear()
 
-    bar = tqdm(
-        total=len(data), desc="Indexing", unit="frame", delay=2.0, disable=None
-    )
+    bar = tqdm(total=len(data), desc="Indexing", unit="frame", delay=2.0, disable=None)
     with bar:
         for position in range(len(data)):
             entry = data[position]

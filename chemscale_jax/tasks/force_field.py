@@ -124,7 +124,14 @@ def row_metrics(pack: GraphPack, energy_M: Array, forces_N3: Array) -> Metrics:
         "energy_mae": Mean(1e3 * jnp.sum(jnp.abs(energy_error_M) / atoms_M), energies),
         "force_mae": Mean(1e3 * absolute, components),
         "frames": Mean(frames, jnp.ones(())),
+        "node_fill": _fill(pack.species_N > 0),
+        "edge_fill": _fill(pack.receivers_E < pack.species_N.shape[0] - 1),
     }
+
+
+def _fill(mask: Array) -> Mean:
+    """The share of a pack's places that is taken."""
+    return Mean(jnp.sum(mask, dtype=jnp.float32), jnp.float32(mask.size))
 
 
 def _root(square_M: Array) -> Array:

@@ -30,7 +30,9 @@ def test_radius_pairs_equal_the_loop(frames, atoms):
     for f in {0, frames // 2, frames - 1}:
         part = slice(ends[f] - found.counts_F[f], ends[f])
         pairs = zip(
-            found.receivers_E[part].tolist(), found.senders_E[part].tolist(), strict=True
+            found.receivers_E[part].tolist(),
+            found.senders_E[part].tolist(),
+            strict=True,
         )
         assert list(pairs) == _loop(x[f].astype(np.float64), 3.0)
 

@@ -25,7 +25,7 @@ def geometry(rng, n_atoms):
 def write_ani1x(
     path, frames=20, labels=("wb97x_dz",), formulas=None, seed=0, chunked=False
 ):
-    """Writes ``frames`` frames of each formula; every second label set lacks nothing."""
+    """Writes ``frames`` frames of each formula, with every label set."""
     rng = np.random.default_rng(seed)
     options = {"chunks": True, "compression": "gzip"} if chunked else {}
     with h5py.File(path, "w") as file:
@@ -41,6 +41,20 @@ def write_ani1x(
                 forces = rng.normal(0, 0.05, x.shape).astype(np.float32)
                 group.create_dataset(f"{method}.forces", data=forces, **options)
     return path
+
+
+def values(file, name):
+    """A dataset of an open file as an array."""
+    return np.asarray(file[name])
+
+
+def edit(path, changes):
+    """Writes ``{(dataset, row or rows): value}`` into a file."""
+    with h5py.File(path, "r+") as file:
+        for (name, rows), value in changes.items():
+            dataset = file[name]
+            assert isinstance(dataset, h5py.Dataset)
+            dataset[rows] = value
 
 
 def array_source(frames=60, seed=0, **options):

@@ -1,5 +1,7 @@
 """Conversion to jraph, and which of its functions still work."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jraph
@@ -78,7 +80,7 @@ def test_working_parts_of_jraph(example):
     for whole in (
         jraph.pad_with_graphs(jraph.batch(parts), *sizes),
         jraph.pad_with_graphs(jraph.batch_np(parts_np), *sizes),
-        next(iter(jraph.dynamically_batch(parts_np, *sizes))),
+        next(jraph.dynamically_batch(iter(parts_np), *sizes)),
     ):
         _assert_equal(jraph_graphs.from_graphs_tuple(whole, budget), pack)
     data, ids = jnp.arange(5.0), jnp.array([0, 0, 1, 1, 2])
@@ -87,9 +89,8 @@ def test_working_parts_of_jraph(example):
         *("max_or_constant", "min_or_constant"),
     ):
         assert np.isfinite(getattr(jraph, f"segment_{name}")(data, ids, 3)).all()
-    np.testing.assert_allclose(
-        jraph.partition_softmax(data, jnp.array([2, 3]), 5)[:2].sum(), 1, rtol=1e-6
-    )
+    shares: Any = jraph.partition_softmax(data, jnp.array([2, 3]), 5)
+    np.testing.assert_allclose(shares[:2].sum(), 1, rtol=1e-6)
     network = jraph.GraphNetwork(
         lambda edges, senders, receivers, globals_: senders,
         lambda nodes, sent, received, globals_: received,
@@ -99,6 +100,7 @@ def test_working_parts_of_jraph(example):
         edges=jnp.ones(budget.edges),
         globals=jnp.ones(budget.molecules),
     )
+    assert graph.receivers is not None
     counts = np.bincount(graph.receivers, minlength=budget.nodes)
     np.testing.assert_array_equal(network(simple).nodes, counts)
 
@@ -123,8 +125,9 @@ def test_graphs_that_do_not_fit(example):
 def test_labels_are_optional(example):
     pack, budget = example
     graph = jraph_graphs.to_graphs_tuple(pack)
+    nodes: Any = graph.nodes
     bare = graph._replace(
-        nodes={k: graph.nodes[k] for k in ("positions", "species")}, globals=None
+        nodes={k: nodes[k] for k in ("positions", "species")}, globals=None
     )
     plain = jraph_graphs.from_graphs_tuple(bare, budget)
     np.testing.assert_array_equal(plain.senders_E, pack.senders_E)

@@ -12,6 +12,7 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.data.ani1x import Ani1xSource
 from chemscale_jax.data.splits import split_records
 from chemscale_jax.data.stream import GraphStream
+from tests.data.ani_files import values
 
 pytestmark = pytest.mark.shared
 
@@ -36,8 +37,8 @@ def test_samples_are_read_and_streamed(folder, name, frames, groups, method):
     assert (report["groups"], report["method"]) == (groups, method)
     with h5py.File(folder / name) as file:
         group, _, row = source[frames - 1].id.partition("/")
-        energy = file[group][f"{method}.energy"][int(row)] * HARTREE_EV
-        forces = file[group][f"{method}.forces"][int(row)] * HARTREE_EV
+        energy = values(file, f"{group}/{method}.energy")[int(row)] * HARTREE_EV
+        forces = values(file, f"{group}/{method}.forces")[int(row)] * HARTREE_EV
     assert source[frames - 1].energy == pytest.approx(energy, rel=1e-15)
     np.testing.assert_allclose(source[frames - 1].forces, forces, rtol=1e-6)
     split = split_records(source, seed=0)

@@ -56,7 +56,9 @@ def test_held_out_by_hash(source):
     # One name does not depend on the others.
     np.testing.assert_array_equal(held_out_by_hash(names[7:], 0.2), chosen[7:])
     fraction = next(
-        f for f in (0.3, 0.5, 0.7) if 0 < held_out_by_hash(source.group_names, f).sum() < 4
+        f
+        for f in (0.3, 0.5, 0.7)
+        if 0 < held_out_by_hash(source.group_names, f).sum() < 4
     )
     split = split_records(source, seed=0, heldout=str(fraction))
     assert split.summary["heldout_groups"] >= 1

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -91,7 +92,7 @@ def test_evaluation_sets(path):
     assert list(stream.evals) == ["valid", "heldout"]
     for name in ("valid", "heldout"):
         epoch = stream.evals[name]
-        ids = sum((epoch.record_ids(i) for i in range(len(epoch))), [])
+        ids = [name for i in range(len(epoch)) for name in epoch.record_ids(i)]
         members = getattr(stream.split, name)
         assert sorted(ids) == sorted(stream.source.record_id(i) for i in members)
     assert list(make_stream(_config(path)).evals) == ["valid"]
@@ -149,6 +150,7 @@ def test_a_second_pair_list(path):
     assert stream.budget.pairs > 0
     pack = stream.train_epoch(0)[0]
     sizes = stream.source.n_atoms[stream.train_epoch(0).record_indices(0)]
+    assert pack.pair_receivers_P is not None
     real = pack.pair_receivers_P < stream.budget.nodes - 1
     assert real.sum() == (sizes * (sizes - 1)).sum()
     assert make_stream(_config(path)).train_epoch(0)[0].pair_senders_P is None
@@ -189,5 +191,6 @@ def test_mistakes_in_the_config(path, change, message):
 
 
 def test_a_path_replaces_the_embedded_set(path):
-    source = streams.open_source(_config(path, **{"data.source": "embedded"}).data)
+    config: Any = _config(path, **{"data.source": "embedded"})
+    source = streams.open_source(config.data)
     assert len(source) == 120

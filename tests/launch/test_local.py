@@ -12,10 +12,6 @@ import pytest
 from chemscale_jax.core.workdir import write_json
 from launch import local
 
-# November 2026: ml_collections 1.1 loads config files in a way that Python wants to
-# drop; goes when it no longer does.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
 CONFIG = """
 from chemscale_jax.configs import common
 
@@ -110,7 +106,7 @@ def test_failed_cells_run_again_and_finished_ones_do_not(
     }
 
 
-def test_a_finished_cell_without_its_card_runs_again(run, tmp_path):
+def test_a_cell_killed_before_its_report_runs_again(run, tmp_path):
     assert run() == 0
     (tmp_path / "sweep" / "optimizer.lr=0.01" / "card.md").unlink()
     assert run() == 0
