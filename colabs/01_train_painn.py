@@ -70,8 +70,9 @@ assert main.run(config) == 0
 # %% [markdown]
 # ## Results
 #
-# Rows are bands of a frame's mean absolute force component, in eV/Å. `zero` predicts no
-# force at all and `element` the mean force of each element: both are to be beaten.
+# Rows are bands of a frame's mean absolute force component, in eV/Å. `zero MAE` is the
+# error of predicting no force, `element MAE` that of each element's mean force: both are
+# to be beaten.
 
 # %%
 workdir = Workdir(folder)

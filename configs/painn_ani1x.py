@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.batch = {
         "rows": 8,  # packs per batch, spread over the devices
-        "molecules": 4,  # per pack, on average
+        "molecules": 5,  # per pack, on average
         "nodes": 0,  # atoms a pack has room for; 0: from the data
         "edges": 0,  # edges a pack has room for; 0: from the data
         "workers": 0,  # processes that read ahead; 0: threads
@@ -84,7 +84,6 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.depth = 2
         config.data.train_size = options["train_size"] or 256
         config.data.valid_size = 64
-        config.batch.molecules = 4
         config.optimizer.warmup_steps = 5
         config.train.epochs = 2
     return config

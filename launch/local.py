@@ -240,14 +240,14 @@ class Sweep:
         looked = 0.0
         try:
             while self._running or (self._waiting and not self._received):
-                while self._free and self._waiting and not self._received:
-                    self._start(self._waiting.popleft())
                 self._pass_on()
                 ended = [
                     c for c, (p, *_) in self._running.items() if p.poll() is not None
                 ]
                 for cell in ended:
                     self._end(cell)
+                while self._free and self._waiting and not self._received:
+                    self._start(self._waiting.popleft())
                 now = time.monotonic()
                 if ended or now - looked > _LOOK_S:
                     looked = now

@@ -8,6 +8,8 @@ import pytest
 
 from chemscale_jax import main
 from chemscale_jax.commands import COMMANDS
+from chemscale_jax.core.workdir import METRIC_FIELDS, SCHEMA_VERSION
+from chemscale_jax.training.setup import describe_run
 from docs import make_commands
 from launch import local
 
@@ -115,6 +117,22 @@ def test_the_command_reference_is_fresh():
     assert make_commands.TARGET.read_text() == make_commands.text(), (
         "run python docs/make_commands.py, on Python 3.11"
     )
+
+
+def test_the_workdir_page_names_every_field():
+    text = (ROOT / "docs" / "workdir.md").read_text()
+    assert f"version {SCHEMA_VERSION}," in text
+    for field in (*METRIC_FIELDS, *describe_run()):
+        assert f"`{field}`" in text, field
+
+
+def test_pages_count_the_embedded_set_as_its_card_does():
+    card = (ROOT / "chemscale_jax/data/embedded/CARD.md").read_text()
+    facts = dict(re.findall(r"^\| ([\w ]+) \| (\d+) \|$", card, re.MULTILINE))
+    frames = f"{int(facts['frames']):,}"
+    for page in ("README.md", "docs/force_fields.md"):
+        text = " ".join((ROOT / page).read_text().split())
+        assert f"{frames} GFN2-xTB frames of {facts['molecules']}" in text, page
 
 
 def test_the_main_command_is_one_line_that_starts_from_nothing():

@@ -6,6 +6,7 @@ which must stay small however big the file is.
 
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,7 @@ class FlatFile:
     def __getstate__(self):
         return {**self.__dict__, "_descriptor": None}
 
-    def __del__(self):
+    # At exit the module `os` may be gone before the last file.
+    def __del__(self, close: Callable[[int], None] = os.close):
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            close(self._descriptor)

@@ -3,8 +3,9 @@
 A plan goes through a permutation in windows of a few thousand records. The records
 of a window are dealt to packs the way one deals cards, largest first, each round
 giving the larger records to the packs that are emptier so far, by edges and by atoms
-in turn. So packs come out nearly equal in size, and each is a stratified sample of
-the window. Packs leave the window in the order of their first record.
+in turn; then full and empty packs swap records. So packs come out nearly equal in
+size, and each is a stratified sample of the window. Packs leave the window in the
+order of their first record.
 """
 
 from collections.abc import Callable
@@ -54,20 +55,56 @@ def _shares(sizes: np.ndarray, budget: PackBudget) -> np.ndarray:
 
 def _deal(shares: np.ndarray, n_packs: int) -> np.ndarray:
     """The pack of each record: (records,) int64."""
+    n_records, n_sizes = shares.shape
     by_size = np.argsort(-shares.max(1), kind="stable")
-    pack_of = np.empty(len(shares), np.int64)
-    loads = np.zeros((n_packs, shares.shape[1]))
-    firsts = range(0, len(shares), n_packs)
-    for rounds_left, first in zip(range(len(firsts) - 1, -1, -1), firsts, strict=True):
+    firsts = range(0, n_records, n_packs)
+    # Records of each pack; an empty place holds one past the last record.
+    table = np.full((n_packs, len(firsts)), n_records)
+    loads = np.zeros((n_packs, n_sizes))
+    for place, first in enumerate(firsts):
         chosen = by_size[first : first + n_packs]
         # Edges and atoms in turn. The last, finest round levels the edges, which
         # differ most.
-        axis = (1 + rounds_left) % shares.shape[1]
+        axis = (len(firsts) - place) % n_sizes
         chosen = chosen[np.argsort(-shares[chosen, axis], kind="stable")]
         emptiest = np.argsort(loads[:, axis], kind="stable")[: len(chosen)]
-        pack_of[chosen] = emptiest
+        table[emptiest, place] = chosen
         loads[emptiest] += shares[chosen]
-    return pack_of
+    _level(table, np.concatenate([shares, np.zeros((1, n_sizes))]))
+    pack_of = np.empty(n_records + 1, np.int64)
+    pack_of[table] = np.arange(n_packs)[:, None]
+    return pack_of[:-1]
+
+
+def _level(table: np.ndarray, shares: np.ndarray) -> None:
+    """Swaps records between full and empty packs while that lowers the fuller one.
+
+    Args:
+        table: (packs, places) records of each pack; changed in place.
+        shares: (records + 1, sizes), the last row zero.
+    """
+    half, places = len(table) // 2, table.shape[1]
+    if half == 0 or places < 2:
+        return
+    # A sweep tries places^2 swaps for each pair of packs; large packs need few.
+    for _ in range(min(6, 32 // places)):
+        loads = shares[table].sum(1)
+        by_load = np.argsort(loads.max(1), kind="stable")
+        low, high = by_load[:half], by_load[::-1][:half]
+        change = shares[table[low]][:, None] - shares[table[high]][:, :, None]
+        worst = np.maximum(
+            loads[high][:, None, None] + change, loads[low][:, None, None] - change
+        ).max(-1)
+        best = worst.reshape(half, -1).argmin(1)
+        better = worst.reshape(half, -1)[np.arange(half), best]
+        pairs = np.flatnonzero(better < loads[high].max(1) - 1e-9)
+        if not len(pairs):
+            return
+        of_high, of_low = np.divmod(best[pairs], places)
+        high, low = high[pairs], low[pairs]
+        moved = table[high, of_high]
+        table[high, of_high] = table[low, of_low]
+        table[low, of_low] = moved
 
 
 def _shrink(
@@ -198,7 +235,7 @@ def choose_budget(
         loads = np.maximum(largest, mean * molecules)
         cap = int(np.ceil(1.6 * molecules)) + 1 if molecules > 1 else 1
     # One more atom and molecule for padding; round sizes keep memory aligned.
-    steps = (8, 32, 32) if loads[0] > 64 else (1, 1, 1)
+    steps = (8, 32, 32) if loads[0] > 256 else (2, 8, 8)
     nodes = _round_up(loads[0] + 1, steps[0])
     edges, *pairs = (
         _round_up(load, step) for load, step in zip(loads[1:], steps[1:], strict=False)

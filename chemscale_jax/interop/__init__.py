@@ -1,0 +1,1 @@
+"""Other people's checkpoint layouts, to and from ours."""

@@ -188,15 +188,17 @@ class PaiNN(nn.Module):
             name="embedding",
         )(pack.species_N)
         self.sow("intermediates", "s_embed", s_NF)
-        enveloped_ER = None
+        shared_ER = None
         if not config.learnable_k:
-            enveloped_ER = RadialBasis(config, name="radial")(distance_E)
+            shared_ER = RadialBasis(config, name="radial")(distance_E)
         v_N3F = None
         energy_N = jnp.zeros((), s_NF.dtype)
         for layer in range(config.depth):
-            if config.learnable_k:
+            if shared_ER is None:
                 radial = RadialBasis(config, name=f"radial_{layer}")
                 enveloped_ER = radial(distance_E)
+            else:
+                enveloped_ER = shared_ER
             message = Message(config, name=f"message_{layer}")
             ds_NF, dv_N3F = message(s_NF, v_N3F, enveloped_ER, unit_E3, pack)
             s_NF = s_NF + ds_NF
@@ -238,14 +240,22 @@ def make_model(**hyperparameters: Any) -> EnergyModel:
     known = {field.name for field in dataclasses.fields(PaiNNConfig)}
     if unknown := sorted(set(hyperparameters) - known):
         raise UserError(f"painn has no option {unknown}; known: {sorted(known)}")
-    config = PaiNNConfig(**hyperparameters)
+    return make_model_from(PaiNNConfig(**hyperparameters))
+
+
+def make_model_from(config: PaiNNConfig) -> EnergyModel:
+    """PaiNN of the given configuration.
+
+    Raises:
+        UserError: for a value out of range.
+    """
     _check(config)
     network = PaiNN(config)
     F = config.width
     irreps = e3nn.Irreps(f"{F}x0e + {F}x1o")
 
     def init(key: Key) -> dict[str, Params]:
-        variables = network.init(key, _smallest_pack())
+        variables: dict[str, Any] = dict(network.init(key, _smallest_pack()))
         return {
             "params": variables["params"],
             "constants": variables.get("constants", {}),

@@ -152,9 +152,18 @@ def _loss_at(workdir: Workdir, step: int) -> float | None:
 
 
 def _reader(workdir: Workdir) -> ocp.CheckpointManager:
+    """Reads on this process alone, whatever the others do."""
+    index = jax.process_index()
     return ocp.CheckpointManager(
         workdir.checkpoints.absolute(),
-        options=ocp.CheckpointManagerOptions(read_only=True),
+        options=ocp.CheckpointManagerOptions(
+            read_only=True,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=index,
+                active_processes={index},
+                barrier_sync_key_prefix=f"reader_{index}",
+            ),
+        ),
     )
 
 

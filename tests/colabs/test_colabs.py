@@ -51,8 +51,6 @@ def test_installs_on_colab_first_and_has_a_badge(script):
 
 @pytest.mark.colab
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-# November 2026: of the notebook packages' own making, in code that is not ours.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_notebook_runs(script, tmp_path, monkeypatch):
     """In smoke form where CHEMSCALE_SMOKE=1 is set, else in full."""
     # The tests' eight devices share two cores; a reader's notebook has one device.

@@ -1,0 +1,183 @@
+"""Whole runs through the command line, also cut short, resumed and spread."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from chemscale_jax.core.workdir import Workdir
+from chemscale_jax.training.checkpoint import load_variables
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Small enough for many runs; saves often, so that every kill has something to resume.
+ARGUMENTS = [
+    "--config=configs/painn_ani1x.py:smoke",
+    "--config.data.train_size=160",
+    "--config.data.valid_size=32",
+    "--config.data.heldout=none",
+    "--config.train.epochs=3",
+    "--config.train.checkpoint_every_steps=2",
+    "--config.log.every_steps=1",
+    "--config.mesh.data=1",
+]
+
+
+def start(workdir, *arguments, **environment):
+    """The trainer in a process of its own, on one CPU device."""
+    environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    with open(f"{workdir}.log", "a") as log:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "chemscale_jax.main",
+                *ARGUMENTS,
+                f"--workdir={workdir}",
+                *arguments,
+            ],
+            cwd=ROOT,
+            env={**environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def finish(process, workdir):
+    assert process.wait(timeout=150) == 0, pathlib.Path(f"{workdir}.log").read_text()
+    return Workdir(pathlib.Path(workdir))
+
+
+def timeless(workdir):
+    return [{k: v for k, v in r.items() if k != "time"} for r in workdir.metrics()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An unbroken run."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    return finish(start(path), path)
+
+
+def test_a_run_leaves_everything_a_person_looks_for(whole):
+    run = whole.run()
+    assert run["state"] == "finished"
+    assert run["stop_reason"] == "3 epochs done"
+    assert run["first_step_s"] < 40
+    assert {path.name for path in whole.plots.iterdir()} >= {
+        "learning_curves.png",
+        "force_parity.png",
+        "energy_parity.png",
+        "error_per_element.png",
+    }
+    assert "Model card" in whole.card.read_text()
+    assert set(whole.artifacts()["reference_energies_ev"]) == {"H", "C", "N", "O"}
+    log = pathlib.Path(f"{whole.path}.log").read_text()
+    assert log.startswith("painn_ani1x-smoke, form smoke, on 1 x cpu")
+    assert "meV/A" in log
+    fill = whole.series("train", "edge_fill")[1]
+    assert np.mean(fill) > 0.6  # 160 frames, so the last batch of five is not full
+
+
+def wait_for_step(workdir, step):
+    log = Workdir(workdir).metrics_jsonl
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if log.exists() and f'"step": {step},' in log.read_text():
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"step {step} did not come")
+
+
+def test_killed_at_random_moments_and_resumed_is_bitwise_equal(whole, tmp_path):
+    path = tmp_path / "run"
+    last = max(record["step"] for record in whole.metrics())
+    moments = sorted(random.Random(0).sample(range(1, last), 3))
+    for moment in moments:
+        process = start(path)
+        wait_for_step(path, moment)
+        time.sleep(random.Random(moment).uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    resumed = finish(start(path), path)
+    assert timeless(resumed) == timeless(whole)
+    left, right = load_variables(resumed), load_variables(whole)
+    for name in ("params", "constants"):
+        assert json.dumps(left[name], default=np.ndarray.tolist) == json.dumps(
+            right[name], default=np.ndarray.tolist
+        )
+
+
+def test_sigterm_saves_and_exits_cleanly(whole, tmp_path):
+    path = tmp_path / "run"
+    process = start(path)
+    wait_for_step(path, 2)
+    process.send_signal(signal.SIGTERM)
+    workdir = finish(process, path)
+    assert workdir.run()["state"] == "interrupted"
+    resumed = finish(start(path), path)
+    assert resumed.run()["state"] == "finished"
+    assert timeless(resumed) == timeless(whole)
+
+
+def losses(workdir, split="train"):
+    return workdir.series(split, "loss")[1]
+
+
+def test_eight_devices_give_the_same_losses(whole, tmp_path):
+    path = tmp_path / "run"
+    flags = "--xla_force_host_platform_device_count=8"
+    eight = finish(start(path, "--config.mesh.data=8", XLA_FLAGS=flags), path)
+    # Only the order of summation differs, and grows over the steps.
+    np.testing.assert_allclose(losses(eight), losses(whole), rtol=1e-3)
+    np.testing.assert_allclose(
+        losses(eight, "valid"), losses(whole, "valid"), rtol=1e-3
+    )
+
+
+def test_two_processes_give_the_same_losses(whole, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = tmp_path / "run"
+    processes = [
+        start(
+            path,
+            "--config.mesh.data=2",
+            JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        two = finish(process, path)
+    np.testing.assert_allclose(losses(two), losses(whole), rtol=1e-3)
+    assert two.run()["processes"] == 2
+
+
+def test_training_can_start_from_another_run(whole, tmp_path):
+    path = tmp_path / "run"
+    workdir = finish(
+        start(
+            path,
+            f"--config.init.source={whole.path}",
+            "--config.init.freeze=('embedding',)",
+            "--config.train.max_steps=2",
+        ),
+        path,
+    )
+    log = pathlib.Path(f"{path}.log").read_text()
+    assert "parameters taken, fresh: none" in log
+    old, new = load_variables(whole)["params"], load_variables(workdir)["params"]
+    assert np.array_equal(old["embedding"]["embedding"], new["embedding"]["embedding"])
+    assert not np.array_equal(
+        old["readout_0"]["out"]["kernel"], new["readout_0"]["out"]["kernel"]
+    )
