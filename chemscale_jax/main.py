@@ -106,13 +106,14 @@ def run(config: Config) -> int:
         config, jax.process_index(), jax.process_count()
     )
     task = TASKS[config.task](config, stream.batch_specs)
-    steps = config.train.max_steps or config.train.epochs * len(stream.train_epoch(0))
-    optimizer = make_optimizer(config.optimizer, steps, tuple(config.init.freeze))
-    start_from = checkpoint.starter(config.init, workdir)
+    steps = config.train.epochs * len(stream.train_epoch(0))
+    steps = min(steps, config.train.max_steps or steps)
+    optimizer = make_optimizer(config.optimizer, steps, tuple(config.init_freeze))
+    start_from = checkpoint.starter(config.init_from, tuple(config.init_fresh), workdir)
     records.check_writers(config.log.writers)
     if lead:
         setup.claim(workdir, config.to_dict())
-        print(getattr(stream,'summary',''), flush=True)
+        print(stream.summary, flush=True)
 
     def note(**fields: Any) -> None:
         if lead:

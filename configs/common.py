@@ -29,11 +29,9 @@ def base() -> ConfigDict:
                 "tensor": 1,  # devices over which one matrix is spread
                 "rules": {"embed": "fsdp", "hidden": "tensor"},  # logical: mesh axis
             },
-            "init": {
-                "source": "",  # a workdir or an .npz of parameters to start from
-                "fresh": (),  # regexes of parameter paths that start anew
-                "freeze": (),  # regexes of parameter paths that do not move
-            },
+            "init_from": "",  # a workdir or an .npz of parameters to start from
+            "init_fresh": (),  # regexes of parameter paths that start anew
+            "init_freeze": (),  # regexes of parameter paths that do not move
             "log": {
                 "every_steps": 10,  # steps between records of the training loss
                 "writers": (),  # some of: tensorboard, wandb

@@ -52,6 +52,8 @@ def get_config(arg: str = "") -> ConfigDict:
         "force_unit": "hartree/angstrom",
         "length_unit": "angstrom",
         "train_size": options["train_size"],  # nested subsets; 0: all
+        "max_frames": 0,  # random frames of the file to go on with; 0: all
+        "split_seed": 0,  # of the splits, apart from the seed of the run
         "valid_size": 0,  # frames; 0: min(50,000, 10 %)
         "heldout": "auto",  # molecules kept out: auto, none, or a fraction
     }
@@ -82,9 +84,8 @@ def get_config(arg: str = "") -> ConfigDict:
     if form == "smoke":
         config.model.width = 8
         config.model.depth = 2
-        config.data.train_size = options["train_size"] or 256
-        config.data.valid_size = 64
         config.optimizer.warmup_steps = 5
+        config.data.max_frames = 400
         config.train.epochs = 2
     return config
 

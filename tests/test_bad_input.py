@@ -79,7 +79,7 @@ def refused(tmp_path, capsys, monkeypatch):
         (["--config.data.valid_size=100000000"], None, "leave none to train on"),
         (["--config.data.energy_unit=hartre"], None, "hartree"),
         (["--config.data.heldout=7"], None, "heldout"),
-        (["--config.init.source=absent.npz"], None, "neither a workdir nor an .npz"),
+        (["--config.init_from=absent.npz"], None, "neither a workdir nor an .npz"),
         (["--config.log.writers=('paper',)"], None, "'paper', expected some of"),
     ],
 )

@@ -168,8 +168,8 @@ def test_training_can_start_from_another_run(whole, tmp_path):
     workdir = finish(
         start(
             path,
-            f"--config.init.source={whole.path}",
-            "--config.init.freeze=('embedding',)",
+            f"--config.init_from={whole.path}",
+            "--config.init_freeze=('embedding',)",
             "--config.train.max_steps=2",
         ),
         path,

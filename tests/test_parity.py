@@ -29,6 +29,8 @@ EVERY_OPTION = {
     "stddevs": {"energy": 1.3},
     "readout_dropout": 0.1,
 }
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("precision", ["f64", "f32"])
 def test_recorded_references(precision, capsys):

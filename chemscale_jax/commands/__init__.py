@@ -7,5 +7,6 @@ Every file has ``main(argv) -> exit status`` and a ``--help`` that shows an exam
 COMMANDS = {
     "train": "train a model from a config; the same as python -m chemscale_jax.main",
     "report": "write table, plots and card of a run again",
+    "prepare": "download ANI-1x and write it as ArrayRecord, for random access",
     "generate": "make a data set of GFN2-xTB frames, such as the embedded one",
 }

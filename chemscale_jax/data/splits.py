@@ -42,6 +42,7 @@ def split_records(
     train_size: int = 0,
     valid_size: int = 0,
     heldout: str | float = "auto",
+    max_frames: int = 0,
 ) -> Split:
     """Sets molecules apart, then frames for validation, then takes training frames.
 
@@ -56,6 +57,8 @@ def split_records(
         valid_size: frames to validate on; 0 takes min(50,000, 10 %).
         heldout: "auto" holds out the molecules that the source names, if any; "none"
             holds out nothing; a fraction holds out about that share of the groups.
+        max_frames: goes on with this many random frames, and a quarter as many held
+            out, for a quick look at a large file; 0 takes all.
 
     Raises:
         UserError: a part would be empty or larger than what there is.
@@ -63,7 +66,10 @@ def split_records(
     apart = _held_out_records(source, heldout)
     seen = np.flatnonzero(~apart)
     rng = np.random.Generator(np.random.Philox(key=[seed, _SPLIT_STREAM]))
-    permutation = seen[rng.permutation(len(seen))]
+    seen = seen[rng.permutation(len(seen))][: max_frames or None]
+    held = np.flatnonzero(apart)
+    if max_frames:
+        held = np.sort(rng.permutation(held)[: max_frames // 4])
     n_valid = valid_size or max(1, min(VALID_CAP, int(VALID_FRACTION * len(seen))))
     n_left = len(seen) - n_valid
     if n_left < 1:
@@ -74,11 +80,10 @@ def split_records(
     if train_size < 0 or valid_size < 0 or train_size > n_left:
         raise UserError(
             f"config.data.train_size={train_size} cannot be had: {n_left} frames are "
-            f"left after {n_valid} for validation and {int(apart.sum())} held out"
+            f"left after {n_valid} for validation and {len(held)} held out"
         )
-    valid = permutation[:n_valid]
-    train = permutation[n_valid : n_valid + (train_size or n_left)]
-    held = np.flatnonzero(apart)
+    valid = seen[:n_valid]
+    train = seen[n_valid : n_valid + (train_size or n_left)]
     summary = {
         "seed": seed,
         "train": len(train),

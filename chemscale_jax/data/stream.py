@@ -180,6 +180,24 @@ class GraphStream:
         }
         self.artifacts: Mapping[str, Any] = self._artifacts()
 
+    @property
+    def summary(self) -> str:
+        """What was read and how it is split, in one line."""
+        report, split, fill = (
+            self.artifacts[name] for name in ("source", "split", "fill")
+        )
+        skipped = sum(report.get("skipped", {}).values())
+        units = ", ".join(report.get("units", {}).values())
+        return (
+            f"data: {report.get('path', report.get('name'))}, "
+            f"method {report.get('method')}, {report.get('rows')} rows read in {units}"
+            f" and converted to eV and angstrom; {report.get('nan_rows', 0)} rows with "
+            f"NaN and {skipped} bad ones left out; {split['train']} frames to train on,"
+            f" {split['valid']} to validate, {split['heldout']} of "
+            f"{split['heldout_groups']} held-out molecules; packs filled to "
+            f"{fill['nodes']:.0%} (atoms) and {fill['edges']:.0%} (edges)"
+        )
+
     def _epoch(self, indices: np.ndarray, epoch: int) -> PackEpoch:
         rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
         plan = packing.plan_epoch(
@@ -311,7 +329,8 @@ def make_stream(
     source = open_source(fields.data)
     split = split_records(
         source,
-        fields.seed,
+        fields.data.split_seed,
+        max_frames=fields.data.max_frames,
         train_size=fields.data.train_size,
         valid_size=fields.data.valid_size,
         heldout=fields.data.heldout,

@@ -14,7 +14,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.partition import tree_paths
-from chemscale_jax.core.types import Config, Params
+from chemscale_jax.core.types import Params
 from chemscale_jax.core.workdir import Workdir, write_json
 from chemscale_jax.training.progress import Progress
 from chemscale_jax.training.step import TrainState
@@ -193,7 +193,7 @@ def load_params_file(path: str) -> dict[str, Params]:
         file = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"config.init.source={path} is neither a workdir nor an .npz of "
+            f"config.init_from={path} is neither a workdir nor an .npz of "
             f"parameters ({error})"
         ) from None
     with file:
@@ -211,26 +211,26 @@ def load_params_file(path: str) -> dict[str, Params]:
     return tree
 
 
-def starter(init: Config, workdir: Workdir) -> Callable[[Params], Params] | None:
-    """What replaces the initial parameters, by ``config.init``.
+def starter(
+    source: str, fresh: tuple[str, ...], workdir: Workdir
+) -> Callable[[Params], Params] | None:
+    """What replaces the initial parameters, by ``config.init_from``.
 
     None where nothing does: no source is named, or the workdir has a checkpoint to
     resume from.
     """
-    if not init.source or any(workdir.checkpoints.glob("[0-9]*")):
+    if not source or any(workdir.checkpoints.glob("[0-9]*")):
         return None
-    if os.path.isdir(init.source):
-        given = load_variables(Workdir(pathlib.Path(init.source)))
+    if os.path.isdir(source):
+        given = load_variables(Workdir(pathlib.Path(source)))
     else:
-        given = load_params_file(init.source)
+        given = load_params_file(source)
 
     def start(params: Params) -> Params:
-        placed, stayed = transplant(
-            params, given["params"], tuple(init.fresh), init.source
-        )
+        placed, stayed = transplant(params, given["params"], fresh, source)
         count = len(jax.tree.leaves(placed))
         print(
-            f"started from {init.source}: {count - len(stayed)} of {count} parameters "
+            f"started from {source}: {count - len(stayed)} of {count} parameters "
             f"taken, fresh: {', '.join(stayed) or 'none'}"
         )
         return placed
@@ -276,8 +276,8 @@ def transplant(
     ]
     if wrong:
         raise UserError(
-            f"init.source={source} does not fit the model: {'; '.join(wrong)}; list "
-            "what should start afresh in config.init.fresh"
+            f"config.init_from={source} does not fit the model: {'; '.join(wrong)}; list "
+            "what should start afresh in config.init_fresh"
         )
     return jax.tree.unflatten(treedef, placed), stayed
 

@@ -89,3 +89,9 @@ def test_repeated_frames_are_counted():
     valid = {i % 25 for i in split.valid}
     expected = sum(i % 25 in valid for i in split.train)
     assert split.summary["train_frames_also_evaluated"] == expected > 0
+
+
+def test_a_quick_look_takes_random_frames_and_a_quarter_held_out(source):
+    few = split_records(source, seed=0, max_frames=40)
+    assert len(few.train) + len(few.valid) == 40
+    assert len(few.heldout) <= 10

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
+from chemscale_jax.core import config_files
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data import stream as streams
 from chemscale_jax.data.splits import split_records
@@ -17,31 +17,10 @@ from tests.data.ani_files import array_source, write_ani1x
 
 
 def _config(path, **changes):
-    config = ConfigDict(
-        {
-            "seed": 0,
-            "model": {"cutoff_ang": 3.0},
-            "data": {
-                "source": "ani1x",
-                "path": str(path),
-                "labels": "auto",
-                "energy_unit": "hartree",
-                "force_unit": "hartree/angstrom",
-                "length_unit": "angstrom",
-                "train_size": 0,
-                "valid_size": 0,
-                "heldout": "auto",
-            },
-            "batch": {
-                "rows": 2,
-                "molecules": 4,
-                "nodes": 0,
-                "edges": 0,
-                "workers": 0,
-                "prefetch": 2,
-            },
-        }
-    )
+    config = config_files.load("configs/painn_ani1x.py:full")
+    config.model.cutoff_ang = 3.0
+    config.data.path = str(path)
+    config.batch.update({"rows": 2, "molecules": 4})
     config.update_from_flattened_dict(changes)
     return config
 
