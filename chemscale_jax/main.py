@@ -72,7 +72,7 @@ def parse(argv: list[str]) -> Config:
         raise UserError(" ".join(str(error).split())) from None
     if unparsed:
         raise UserError(f"cannot read argument {unparsed[0]!r}; see --help")
-    config = values["config"].value
+    # The overrides went into the config that the flag was defined with.
     config.workdir = values["workdir"].value or config.workdir
     return config
 

@@ -1,0 +1,1 @@
+"""Molecules, units and labels, without JAX."""

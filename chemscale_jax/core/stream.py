@@ -28,13 +28,16 @@ class Stream(Protocol):
     # Host-side facts that later readers need (reference energies, units, splits);
     # JSON-serialisable, stored beside every checkpoint as artifacts.json.
     artifacts: Mapping[str, Any]
-    # One line for a person: how many records there are, and in what.
-    summary: str
     # {split name: its batches}; "valid" steers plateau, early stop and best checkpoint.
     evals: Mapping[str, Epoch]
 
     # Shapes and dtypes of the batches of all processes together, one per bucket.
     batch_specs: tuple[Batch, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line for a person: how many records there are, and in what."""
+        ...
 
     def iterate(self, epoch: Epoch, start: int) -> Iterator[Batch]:
         """``epoch[start]``, ``epoch[start + 1]``, ... fetched ahead."""

@@ -276,8 +276,8 @@ def transplant(
     ]
     if wrong:
         raise UserError(
-            f"config.init_from={source} does not fit the model: {'; '.join(wrong)}; list "
-            "what should start afresh in config.init_fresh"
+            f"config.init_from={source} does not fit the model: {'; '.join(wrong)}; "
+            "list what should start afresh in config.init_fresh"
         )
     return jax.tree.unflatten(treedef, placed), stayed
 

@@ -179,9 +179,9 @@ def test_cell_names_are_folder_names():
         "optimizer.lr=0.001,seed=1"
     )
     assert local.cell_name({}) == "default"
-    odd = local.cell_name({"init.source": "a/b"})
+    odd = local.cell_name({"init_from": "a/b"})
     assert "/" not in odd
-    assert odd != local.cell_name({"init.source": "a b"})
+    assert odd != local.cell_name({"init_from": "a b"})
     assert len(local.cell_name({"name": "x" * 999})) < 200
 
 
