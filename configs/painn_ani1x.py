@@ -6,7 +6,8 @@ Forms:
         stop), from ``--config.data.path=ani1x-release.h5``.
     smoke: a tiny model on a few frames, under a minute on a CPU.
 
-Arguments: width (16, 64, 256), depth (2, 3, 4), train_size (0: all).
+Arguments: width (16, 64, 256; 64 where not given), depth (2, 3, 4; 3 where not given),
+train_size (0: all).
 
     python -m chemscale_jax.main --config=configs/painn_ani1x.py
     python -m chemscale_jax.main --config=configs/painn_ani1x.py:full,width=16,depth=4
@@ -20,20 +21,21 @@ from ml_collections import ConfigDict
 from chemscale_jax.configs import common
 
 FORMS = ("embedded", "full", "smoke")
+OPTIONS = {"width": 0, "depth": 0, "train_size": 0}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    form, options = common.parse_arg(
-        arg, FORMS, {"width": 64, "depth": 3, "train_size": 0}
-    )
+    form, options = common.parse_arg(arg, FORMS, OPTIONS)
+    # The smallest useful model where nothing else is asked for.
+    width, depth = (8, 2) if form == "smoke" else (64, 3)
     config = common.base()
     config.name = f"painn_ani1x-{form}"
     config.form = form
     config.task = "force_field"
     config.model = {
         "name": "painn",  # an entry of chemscale_jax.models.ENERGY_MODELS
-        "width": options["width"],  # features per atom
-        "depth": options["depth"],  # message and update blocks
+        "width": options["width"] or width,  # features per atom
+        "depth": options["depth"] or depth,  # message and update blocks
         "cutoff_ang": 5.0,  # angstrom
         "dtype": "float32",  # of matrix products: float32, bfloat16
     }
@@ -82,8 +84,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.early_stop_epochs = 0
     config.train.epochs = 15
     if form == "smoke":
-        config.model.width = 8
-        config.model.depth = 2
         config.optimizer.warmup_steps = 5
         config.data.max_frames = 400
         config.train.epochs = 2

@@ -181,3 +181,38 @@ def test_training_can_start_from_another_run(whole, tmp_path):
     assert not np.array_equal(
         old["readout_0"]["out"]["kernel"], new["readout_0"]["out"]["kernel"]
     )
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        (
+            "ani1x_sample_official_layout.h5",
+            "method wb97x_dz, 8 rows read in hartree, hartree/angstrom, angstrom and "
+            "converted to eV and angstrom; 0 rows with NaN and 0 bad ones left out; "
+            "7 frames to train on, 1 to validate",
+        ),
+        ("qm7x_250_ani1x_layout.h5", "method pbe0_mbd, 2500 rows read in hartree"),
+    ],
+)
+def test_files_in_the_official_layout_need_only_their_path(tmp_path, name, facts):
+    folder = pathlib.Path(os.environ["CHEMSCALE_SHARED"]) / "data" / "ff" / "ani"
+    path = tmp_path / "run"
+    with open(f"{path}.log", "w") as log:
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "chemscale_jax.main",
+                "--config=configs/painn_ani1x.py:smoke",
+                f"--config.data.path={folder / name}",
+                f"--workdir={path}",
+            ],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=True,
+        )
+    assert facts in pathlib.Path(f"{path}.log").read_text()
+    assert Workdir(path).run()["state"] == "finished"
