@@ -15,9 +15,8 @@ load: typing.Callable[[str], typing.Any] = importlib.import_module
 torch = load("torch")
 warnings.filterwarnings("ignore")
 # schnetpack 2.1 imports a name that newer torch has renamed.
-dataloader = load("torch.utils.data.dataloader")
-if not hasattr(dataloader, "T_co"):
-    dataloader.T_co = typing.TypeVar("T_co", covariant=True)
+T_co = typing.TypeVar("T_co", covariant=True)
+vars(load("torch.utils.data.dataloader")).setdefault("T_co", T_co)
 snn = load("schnetpack.nn")
 names = load("schnetpack.properties")
 atomistic = load("schnetpack.atomistic")

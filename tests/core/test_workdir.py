@@ -40,7 +40,7 @@ def test_the_same_config_finds_its_folder_again(tmp_path, monkeypatch):
 
 def test_a_folder_of_another_config_is_refused(tmp_path):
     given = {**CONFIG, "workdir": str(tmp_path)}
-    setup.open_workdir(given, lead=True)
+    setup.claim(setup.open_workdir(given, lead=True), given)
     with pytest.raises(UserError, match=r"another config \(lr: 0.1 -> 0.2\)"):
         setup.open_workdir({**given, "lr": 0.2}, lead=True)
 
