@@ -76,7 +76,7 @@ def _records() -> dict:
 def stream() -> GraphStream:
     source = ArraySource(**_records())
     source.kind = np.arange(30, dtype=np.uint8) % 3
-    split = split_records(source, 0, valid_size=13, heldout="none")
+    split = split_records(source, 0, valid_size=16, heldout="none")
     # Valid records in packs of different fill, the last batch with empty rows.
     return GraphStream(
         source,
@@ -84,7 +84,7 @@ def stream() -> GraphStream:
         seed=0,
         cutoff_ang=2.0,
         molecules=3,
-        rows=3,
+        rows=4,
     )
 
 
