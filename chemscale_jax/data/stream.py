@@ -1,6 +1,7 @@
 """Epochs of packed molecules: each batch is a function of (seed, epoch, index)."""
 
 import difflib
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -173,6 +174,10 @@ class GraphStream:
         self._local_rows = slice(process_index * local, (process_index + 1) * local)
         self.batch_specs = (graphs.pack_spec(rows, self.budget, source.periodic),)
         self._ahead = (workers, prefetch)
+        # A plan of millions of records takes seconds, and is asked for several times.
+        self._train_epochs = functools.lru_cache(maxsize=2)(
+            functools.partial(self._epoch, split.train)
+        )
         self.evals: Mapping[str, Epoch] = {
             name: self._epoch(indices, _EVAL_EPOCH)
             for name, indices in (("valid", split.valid), ("heldout", split.heldout))
@@ -216,7 +221,7 @@ class GraphStream:
 
     def train_epoch(self, epoch: int) -> PackEpoch:
         """One pass over the training set; the order depends on seed and epoch only."""
-        return self._epoch(self.split.train, epoch)
+        return self._train_epochs(epoch)
 
     def iterate(self, epoch: Epoch, start: int) -> Iterator[GraphPack]:
         """``epoch[start]``, ``epoch[start + 1]``, ... made ahead by grain."""

@@ -1,6 +1,7 @@
 """Writes the log of a run; ``core/workdir.py`` reads it."""
 
 import importlib
+import importlib.util
 import json
 import math
 import time
@@ -10,7 +11,8 @@ from typing import Any, Protocol
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir
 
-WRITERS = ("tensorboard", "wandb")
+# Name in config.log.writers, which is also the extra that installs it: its module.
+WRITERS = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
 
 class Writer(Protocol):
@@ -116,23 +118,22 @@ def make_writers(
 
 
 def check_writers(names: tuple[str, ...]) -> None:
-    """Raises for a writer there is none of."""
+    """Raises for a writer that there is not, or that is not installed."""
     for name in names:
         if name not in WRITERS:
             raise UserError(
-                f"config.log.writers has {name!r}, expected some of {WRITERS}"
+                f"config.log.writers has {name!r}, expected some of {list(WRITERS)}"
+            )
+        if importlib.util.find_spec(WRITERS[name]) is None:
+            raise UserError(
+                f"config.log.writers has {name!r}, but {WRITERS[name]} is not "
+                f"installed; pip install 'chemscale_jax[{name}]'"
             )
 
 
 class _TensorBoard:
     def __init__(self, workdir: Workdir) -> None:
-        try:
-            tensorboard = importlib.import_module("tensorboardX")
-        except ImportError:
-            raise UserError(
-                "config.log.writers has 'tensorboard', but tensorboardX is not "
-                "installed; pip install 'chemscale_jax[tensorboard]'"
-            ) from None
+        tensorboard = importlib.import_module(WRITERS["tensorboard"])
         self._writer = tensorboard.SummaryWriter(str(workdir.path / "tensorboard"))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -145,15 +146,8 @@ class _TensorBoard:
 
 class _WeightsAndBiases:
     def __init__(self, workdir: Workdir, config: Mapping[str, Any]) -> None:
-        try:
-            wandb = importlib.import_module("wandb")
-        except ImportError:
-            raise UserError(
-                "config.log.writers has 'wandb', but wandb is not installed; "
-                "pip install 'chemscale_jax[wandb]'"
-            ) from None
         # The same id continues the same curve after a resume.
-        self._run = wandb.init(
+        self._run = importlib.import_module(WRITERS["wandb"]).init(
             project="chemscale_jax",
             id=workdir.path.name,
             resume="allow",
