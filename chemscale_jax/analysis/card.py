@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from chemscale_jax.analysis.frames import Frames
 from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.chem.elements import symbol_of
+from chemscale_jax.core.predictions import Predictions
 
 # Longer lists and texts are cut; config.json and artifacts.json have them whole.
 _MOST_ITEMS = 12
@@ -66,7 +66,7 @@ def model_card(
     config: Mapping[str, Any],
     run: Mapping[str, Any],
     artifacts: Mapping[str, Any],
-    splits: Mapping[str, Frames],
+    splits: Mapping[str, Predictions],
     table: str,
 ) -> str:
     """The card in Markdown.
@@ -104,7 +104,7 @@ def force_only(config: Mapping[str, Any]) -> bool:
     return not config["loss"]["alpha_energy"]
 
 
-def _splits(splits: Mapping[str, Frames]) -> str:
+def _splits(splits: Mapping[str, Predictions]) -> str:
     header = ("split", "elements", "frames", "stretched", "atoms", "atoms per frame")
     rows = [
         (
@@ -120,7 +120,7 @@ def _splits(splits: Mapping[str, Frames]) -> str:
     return markdown_table(header, rows)
 
 
-def _limits(config: Mapping[str, Any], splits: Mapping[str, Frames]) -> list[str]:
+def _limits(config: Mapping[str, Any], splits: Mapping[str, Predictions]) -> list[str]:
     symbols = sorted(
         {symbol for frames in splits.values() for symbol in _symbols(frames)}
     )
@@ -191,5 +191,5 @@ def _devices(kinds: list[str]) -> str:
     return ", ".join(f"{kinds.count(name)} x {name}" for name in names)
 
 
-def _symbols(frames: Frames) -> list[str]:
+def _symbols(frames: Predictions) -> list[str]:
     return [symbol_of(int(z)) for z in np.unique(frames.species)]

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from chemscale_jax.analysis import tables
-from chemscale_jax.analysis.frames import Frames, in_order
+from chemscale_jax.analysis.splits import in_order
 from chemscale_jax.chem.elements import symbol_of
+from chemscale_jax.core.predictions import Predictions
 
 # {split: {metric: (steps, values)}}, see `curves_of`.
 Curves = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
@@ -97,7 +98,7 @@ def learning_curves(curves: Curves) -> Figure:
     return figure
 
 
-def force_parity(splits: Mapping[str, Frames]) -> Figure:
+def force_parity(splits: Mapping[str, Predictions]) -> Figure:
     """Predicted against true force components, one panel for each split."""
     points = {}
     for split, frames in splits.items():
@@ -109,7 +110,7 @@ def force_parity(splits: Mapping[str, Frames]) -> Figure:
     return _parity(points, "force component (eV/Å)", "meV/Å", 1e3)
 
 
-def energy_parity(splits: Mapping[str, Frames], force_only: bool) -> Figure:
+def energy_parity(splits: Mapping[str, Predictions], force_only: bool) -> Figure:
     """Predicted against true energies per atom, one panel for each split.
 
     Energies are those a model learns: without the elements' reference energies.
@@ -132,7 +133,7 @@ def energy_parity(splits: Mapping[str, Frames], force_only: bool) -> Figure:
     return figure
 
 
-def error_per_element(splits: Mapping[str, Frames]) -> Figure:
+def error_per_element(splits: Mapping[str, Predictions]) -> Figure:
     """Force error of each element, the splits beside each other."""
     errors = {s: tables.force_mae_by_element(frames) for s, frames in splits.items()}
     numbers = sorted({z for found in errors.values() for z in found})

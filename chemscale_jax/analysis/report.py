@@ -2,7 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from chemscale_jax.analysis import card, frames, plots, tables
+from chemscale_jax.analysis import card, plots, tables
+from chemscale_jax.analysis.splits import read_splits
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir
 
@@ -21,7 +22,7 @@ def write_report(workdir: Workdir) -> str:
         )
     config, run = workdir.config(), workdir.run()
     curves = plots.curves_of(workdir.metrics())
-    splits = frames.read_splits(workdir)
+    splits = read_splits(workdir)
     force_only = card.force_only(config)
     table = tables.results_table(splits, force_only)
     figures: dict[str, Figure] = {

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from chemscale_jax.analysis.frames import Frames
+from chemscale_jax.core.predictions import Predictions
 
 # Bands of a frame's mean absolute force component, eV/angstrom, lower end included.
 BANDS: tuple[tuple[float, float], ...] = (
@@ -43,7 +43,7 @@ class Row(NamedTuple):
     energy_mae: float | None  # meV/atom
 
 
-def rows_of(split: str, frames: Frames) -> list[Row]:
+def rows_of(split: str, frames: Predictions) -> list[Row]:
     """Errors of a split: all frames, then those not stretched in bands of force."""
     size = frames.mean_abs_force()
     rows = [row_of(split, "all", frames, np.ones(len(frames), bool))]
@@ -54,7 +54,7 @@ def rows_of(split: str, frames: Frames) -> list[Row]:
     return rows
 
 
-def row_of(split: str, name: str, frames: Frames, chosen: np.ndarray) -> Row:
+def row_of(split: str, name: str, frames: Predictions, chosen: np.ndarray) -> Row:
     """Errors over the chosen frames: an (F,) mask."""
     atoms = chosen[frames.frame] & frames.forces_mask
     true = frames.forces_true[atoms].astype(np.float64)
@@ -87,7 +87,7 @@ def element_means(species: np.ndarray, forces: np.ndarray) -> np.ndarray:
     return (sums / np.maximum(counts, 1)[:, None])[element]
 
 
-def force_mae_by_element(frames: Frames) -> dict[int, tuple[float, int]]:
+def force_mae_by_element(frames: Predictions) -> dict[int, tuple[float, int]]:
     """{atomic number: (force MAE in meV/angstrom, number of atoms)}."""
     atoms = frames.forces_mask
     error = np.abs(
@@ -100,7 +100,7 @@ def force_mae_by_element(frames: Frames) -> dict[int, tuple[float, int]]:
     }
 
 
-def results_table(splits: Mapping[str, Frames], force_only: bool) -> str:
+def results_table(splits: Mapping[str, Predictions], force_only: bool) -> str:
     """The table with its legend, for terminals and Markdown alike.
 
     Args:
@@ -144,7 +144,7 @@ def _cells(row: Row) -> list[str]:
     return [row.split, row.frames, f"{row.number:,}", *numbers]
 
 
-def _legend(splits: Mapping[str, Frames], force_only: bool) -> list[str]:
+def _legend(splits: Mapping[str, Predictions], force_only: bool) -> list[str]:
     lines = [
         "Forces in meV/A, over all components; energies in meV/atom.",
         "mean F: mean absolute component of the true forces. Bands are of the mean F "

@@ -2,9 +2,6 @@
 
 import dataclasses
 import math
-import os
-import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Protocol, cast
 
@@ -15,6 +12,7 @@ from jax.sharding import Mesh
 from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.partition import make_mesh, replicated, row_sharding
+from chemscale_jax.core.predictions import Predictions
 from chemscale_jax.core.stream import Epoch
 from chemscale_jax.core.task import Task
 from chemscale_jax.core.types import Config, Params
@@ -33,56 +31,6 @@ class GraphEpoch(Epoch, Protocol):
         Rows one after another, in each row the molecules one after another.
         """
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """True and predicted labels, one entry per frame (F) or per atom (A).
-
-    Atoms of a frame follow each other. Energies are without the reference energies of
-    the elements; where a label is masked out, its true value means nothing.
-    """
-
-    id: np.ndarray  # (F,) str, name of the record
-    index: np.ndarray  # (F,) int64, index of the record in its source
-    n_atoms: np.ndarray  # (F,) int32
-    energy_true: np.ndarray  # (F,) float64, eV
-    energy_pred: np.ndarray  # (F,) float64, eV
-    energy_mask: np.ndarray  # (F,) bool, True where the energy is labelled
-    frame: np.ndarray  # (A,) int32, the frame of the atom
-    species: np.ndarray  # (A,) uint8, atomic numbers
-    forces_true: np.ndarray  # (A, 3) float32, eV/angstrom
-    forces_pred: np.ndarray  # (A, 3) float32, eV/angstrom
-    forces_mask: np.ndarray  # (A,) bool, True where the forces are labelled
-    # What the records' source knows, see `with_facts`.
-    reference: np.ndarray | None = None  # (F,) float64, eV, of the elements; to add
-    kind: np.ndarray | None = None  # (F,) uint8, how the frame was made
-    molecule: np.ndarray | None = None  # (F,) str
-
-    def __len__(self) -> int:
-        return len(self.n_atoms)
-
-    def save(self, path: pathlib.Path) -> None:
-        """Writes an ``.npz`` in one piece; arrays that are None are left out."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **self._arrays())
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-
-    @classmethod
-    def load(cls, path: pathlib.Path) -> "Predictions":
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(**{name: file[name] for name in file.files})
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) is not None
-        }
 
 
 def predict_split(

@@ -4,6 +4,9 @@
 molecules of a batch, with p = 2 (Eq. 4) or p = 1 (Eq. 5).
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -46,7 +49,7 @@ def make_task(config: Config, batch_specs: tuple[GraphPack, ...]) -> Task:
             found = predict(params, constants, pack)
             return row_metrics(pack, found["energy_M"], found["forces_N3"])
 
-        rows = jax.vmap(of_row)(batch)
+        rows = _over_rows(of_row, batch)
         return jax.tree.map(lambda x_B: jnp.sum(x_B, axis=0), rows)
 
     def loss_fn(
@@ -56,7 +59,7 @@ def make_task(config: Config, batch_specs: tuple[GraphPack, ...]) -> Task:
         return eval_fn(params, constants, batch)
 
     def predict_rows(params: Params, constants: Params, batch: GraphPack) -> dict:
-        return jax.vmap(lambda pack: predict(params, constants, pack))(batch)
+        return _over_rows(lambda pack: predict(params, constants, pack), batch)
 
     weights = {
         f"energy_{loss.power}": loss.alpha_energy,
@@ -127,6 +130,17 @@ def row_metrics(pack: GraphPack, energy_M: Array, forces_N3: Array) -> Metrics:
         "node_fill": _fill(pack.species_N > 0),
         "edge_fill": _fill(pack.receivers_E < pack.species_N.shape[0] - 1),
     }
+
+
+def _over_rows(function: Callable[[GraphPack], Any], batch: GraphPack) -> Any:
+    """Maps a function of a pack over the rows of a batch.
+
+    One row alone is not batched: a CPU takes that up to 1.6 times faster.
+    """
+    if batch.species_N.shape[0] > 1:
+        return jax.vmap(function)(batch)
+    alone = function(jax.tree.map(lambda x: x[0], batch))
+    return jax.tree.map(lambda x: x[None], alone)
 
 
 def _fill(mask: Array) -> Mean:

@@ -33,6 +33,8 @@ def two_frames() -> dict[str, np.ndarray]:
     0.3 over 3 components.
     """
     return {
+        "id": np.array(["water/0", "hydrogen/0"]),
+        "index": np.array([0, 1]),
         "n_atoms": np.array([2, 1], np.int32),
         "energy_true": np.array([1.0, -0.5]),
         "energy_pred": np.array([1.03, -0.51]),
@@ -58,6 +60,8 @@ def many_frames(seed: int, error: float) -> dict[str, np.ndarray]:
     forces = rng.laplace(size=(len(frame), 3)).astype(np.float32)
     energy = rng.normal(size=200)
     return {
+        "id": np.arange(200).astype(np.str_),
+        "index": np.arange(200),
         "n_atoms": n_atoms,
         "energy_true": energy,
         "energy_pred": energy + error * rng.normal(size=200),

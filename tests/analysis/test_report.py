@@ -142,7 +142,7 @@ def _drop_an_array(workdir):
     [
         (_remove_predictions, "has no predictions yet"),
         (_cut_predictions, "valid.npz is not a file of predictions"),
-        (_drop_an_array, "valid.npz has no energy_true, energy_pred"),
+        (_drop_an_array, "valid.npz has no id, index, energy_true"),
         (lambda w: w.metrics_jsonl.unlink(), "has no metrics.jsonl"),
         (lambda w: w.config_json.unlink(), "config.json does not exist"),
         (lambda w: w.plots.write_text(""), "cannot be written"),

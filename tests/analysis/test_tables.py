@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from chemscale_jax.analysis import tables
-from chemscale_jax.analysis.frames import Frames
+from chemscale_jax.core.predictions import Predictions
 
 # Labels are float32.
 EXACT = 1e-4
 
 
 @pytest.fixture
-def frames(frame_arrays) -> Frames:
-    return Frames(**frame_arrays)
+def frames(frame_arrays) -> Predictions:
+    return Predictions(**frame_arrays)
 
 
 def test_rows_are_what_a_hand_computes(frames):

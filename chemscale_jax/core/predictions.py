@@ -1,0 +1,103 @@
+"""Predictions of one split: written by inference, read by reports.
+
+NumPy only, since reports do without JAX.
+"""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+import zipfile
+
+import numpy as np
+
+from chemscale_jax.core.errors import UserError
+
+# In ``kind``: a frame with a stretched bond (FrameKind.STRETCHED of
+# chem/geometries.py, which is not imported because it brings RDKit along).
+STRETCHED = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """True and predicted labels, one entry per frame (F) or per atom (A).
+
+    Atoms of a frame follow each other. Energies are without the reference energies of
+    the elements; where a label is masked out, its true value means nothing.
+    """
+
+    id: np.ndarray  # (F,) str, name of the record
+    index: np.ndarray  # (F,) int64, index of the record in its source
+    n_atoms: np.ndarray  # (F,) int32
+    energy_true: np.ndarray  # (F,) float64, eV
+    energy_pred: np.ndarray  # (F,) float64, eV
+    energy_mask: np.ndarray  # (F,) bool, True where the energy is labelled
+    frame: np.ndarray  # (A,) int32, the frame of the atom
+    species: np.ndarray  # (A,) uint8, atomic numbers
+    forces_true: np.ndarray  # (A, 3) float32, eV/angstrom
+    forces_pred: np.ndarray  # (A, 3) float32, eV/angstrom
+    forces_mask: np.ndarray  # (A,) bool, True where the forces are labelled
+    # What the records' source knows, see `with_facts`.
+    reference: np.ndarray | None = None  # (F,) float64, eV, of the elements; to add
+    kind: np.ndarray | None = None  # (F,) uint8, how the frame was made
+    molecule: np.ndarray | None = None  # (F,) str
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes an ``.npz`` in one piece; arrays that are None are left out."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **self._arrays())
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Predictions":
+        """Reads what `save` wrote.
+
+        Raises:
+            UserError: the file cannot be read or lacks an array.
+        """
+        anew = "delete it and give the command of the run again, which writes it anew"
+        fields = dataclasses.fields(cls)
+        try:
+            # NumPy does not close a file whose end is missing.
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                arrays = {f.name: file[f.name] for f in fields if f.name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} is not a file of predictions ({error}); {anew}"
+            ) from None
+        needed = [f.name for f in fields if f.default is dataclasses.MISSING]
+        if lacking := [name for name in needed if name not in arrays]:
+            raise UserError(f"{path} has no {', '.join(lacking)}; {anew}")
+        return cls(**arrays)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not None
+        }
+
+    @property
+    def stretched(self) -> np.ndarray:
+        """(F,) bool; False for all frames where kinds are unknown."""
+        if self.kind is None:
+            return np.zeros(len(self), bool)
+        return self.kind == STRETCHED
+
+    def mean_abs_force(self) -> np.ndarray:
+        """Mean absolute true force component of each frame: (F,) eV/angstrom.
+
+        NaN for frames without labelled forces.
+        """
+        labelled = self.forces_mask
+        frame = self.frame[labelled]
+        absolute = np.abs(self.forces_true[labelled].astype(np.float64)).sum(1)
+        total = np.bincount(frame, absolute, len(self))
+        components = 3 * np.bincount(frame, minlength=len(self))
+        return np.where(components > 0, total / np.maximum(components, 1), np.nan)
