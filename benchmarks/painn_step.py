@@ -3,9 +3,9 @@
     python benchmarks/painn_step.py --peer-python=PEERS/bin/python
 
 PEERS is an environment with the extra ``peers``. Both sides train on the same frames
-of the embedded data set (batches of about 64 molecules) with the same sizes, loss and
-optimiser. Each side runs in processes of its own, one per thread setting; the faster
-setting of each side then alternates with that of the other, and medians are compared.
+of the embedded data set (batches of 60 molecules) with the same sizes, loss and
+optimiser. Each side runs in processes of its own, one per thread setting. All of them
+alternate, and the medians of each side's faster setting are compared.
 What counts is real molecules per second. See README.md for results.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 DEPTH, N_RBF, CUTOFF_ANG = 3, 20, 5.0
-ROWS, MOLECULES_PER_ROW = 8, 8
+ROWS, MOLECULES_PER_ROW = 12, 5
 THREADS = (1, 2)
 
 
@@ -233,40 +233,39 @@ def compare(args: argparse.Namespace) -> None:
         here = pathlib.Path(__file__)
         for width in args.widths:
             common = [f"--frames={frames}", f"--width={width}"]
-            sides = {
-                "ours": [sys.executable, str(here), "--worker", *common],
-                "peer": [
-                    args.peer_python,
-                    str(here.with_name("painn_peer.py")),
-                    *common,
-                ],
+            commands = {"ours": [sys.executable, str(here), "--worker", *common]}
+            if args.peer_python:
+                peer = str(here.with_name("painn_peer.py"))
+                commands["peer"] = [args.peer_python, peer, *common]
+            workers = {
+                (side, threads): Worker(command, threads)
+                for side, command in commands.items()
+                for threads in THREADS
             }
-            chosen = {}
-            for side, command in sides.items():
-                workers = [Worker(command, threads) for threads in THREADS]
-                rates = [np.median(w.step(args.steps)) for w in workers]
-                best = int(np.argmin(rates))
-                for threads, rate in zip(THREADS, rates, strict=True):
-                    print(f"{side} width {width} threads {threads}: {rate:.3f} s")
-                chosen[side] = workers.pop(best)
-                for other in workers:
-                    other.close()
-            seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+            seconds: dict[tuple[str, int], list[float]] = {k: [] for k in workers}
             for _ in range(args.rounds):
-                for side, found in chosen.items():
-                    seconds[side] += found.step(args.steps)
-            medians = {side: float(np.median(s)) for side, s in seconds.items()}
-            result = {
+                for setting, found in workers.items():
+                    seconds[setting] += found.step(args.steps)
+            medians = {k: float(np.median(s)) for k, s in seconds.items()}
+            for (side, threads), median in medians.items():
+                print(f"{side} width {width} threads {threads}: {median:.4f} s")
+            result: dict[str, Any] = {
                 "width": width,
-                "ours_frames_s": facts["molecules"] / medians["ours"],
-                "peer_frames_s": facts["molecules"] / medians["peer"],
-                "ratio": medians["peer"] / medians["ours"],
                 "matmul_gflop": matmul_gflop(width, facts["atoms"], facts["edges"]),
-                "threads": {side: found.threads for side, found in chosen.items()},
-                **{side: found.facts for side, found in chosen.items()},
             }
+            for side in commands:
+                best = min(THREADS, key=lambda t, side=side: medians[side, t])
+                result[side] = {
+                    "threads": best,
+                    "frames_s": facts["molecules"] / medians[side, best],
+                    **workers[side, best].facts,
+                }
+            if args.peer_python:
+                result["ratio"] = (
+                    result["ours"]["frames_s"] / result["peer"]["frames_s"]
+                )
             print(json.dumps(result, indent=1))
-            for found in chosen.values():
+            for found in workers.values():
                 found.close()
 
 
@@ -274,9 +273,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer-python", help="Python with torch and schnetpack")
+    parser.add_argument(
+        "--peer-python",
+        help="Python with torch and schnetpack; without it only our side runs",
+    )
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--rounds", type=int, default=5, help="alternations")
+    parser.add_argument("--rounds", type=int, default=7, help="alternations")
     parser.add_argument("--steps", type=int, default=4, help="steps per turn")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     for name in ("--frames", "--width", "--threads"):
@@ -285,8 +287,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.worker:
         worker(args.frames, args.width, args.threads)
-    elif not args.peer_python:
-        parser.error("give --peer-python=PATH, see the extra 'peers' in setup.py")
     else:
         compare(args)
 
