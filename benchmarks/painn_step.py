@@ -25,6 +25,7 @@ import numpy as np
 DEPTH, N_RBF, CUTOFF_ANG = 3, 20, 5.0
 ROWS, MOLECULES_PER_ROW = 12, 5
 THREADS = (1, 2)
+PAUSE_S = 0.5  # before each turn
 
 
 class Worker:
@@ -245,6 +246,8 @@ def compare(args: argparse.Namespace) -> None:
             seconds: dict[tuple[str, int], list[float]] = {k: [] for k in workers}
             for _ in range(args.rounds):
                 for setting, found in workers.items():
+                    # OpenMP's threads go on spinning for 0.2 s after their work.
+                    time.sleep(PAUSE_S)
                     seconds[setting] += found.step(args.steps)
             medians = {k: float(np.median(s)) for k, s in seconds.items()}
             for (side, threads), median in medians.items():
