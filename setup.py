@@ -69,7 +69,6 @@ EXTRAS = {
         "pre-commit>=3.8",
         "pyright>=1.1.400",
         "pytest>=8.3",
-        "pytest-xdist>=3.6",
         "ruff>=0.9",
         "tblite>=0.5",
     ],

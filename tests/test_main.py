@@ -175,7 +175,7 @@ def test_training_can_start_from_another_run(whole, tmp_path):
         path,
     )
     log = pathlib.Path(f"{path}.log").read_text()
-    assert "parameters taken, fresh: none" in log
+    assert "arrays taken, fresh: none" in log
     old, new = load_variables(whole)["params"], load_variables(workdir)["params"]
     assert np.array_equal(old["embedding"]["embedding"], new["embedding"]["embedding"])
     assert not np.array_equal(

@@ -21,6 +21,9 @@ from chemscale_jax.training.step import TrainState
 
 LATEST_KEPT = 2
 
+# {"params": trained, "constants": not trained}
+Variables = Mapping[str, Params]
+
 
 class Checkpoints:
     """The checkpoints of one run: the latest two and the best are kept."""
@@ -213,8 +216,8 @@ def load_params_file(path: str) -> dict[str, Params]:
 
 def starter(
     source: str, fresh: tuple[str, ...], workdir: Workdir
-) -> Callable[[Params], Params] | None:
-    """What replaces the initial parameters, by ``config.init_from``.
+) -> Callable[[Variables], Variables] | None:
+    """What replaces initial parameters and constants, by ``config.init_from``.
 
     None where nothing does: no source is named, or the workdir has a checkpoint to
     resume from.
@@ -226,11 +229,14 @@ def starter(
     else:
         given = load_params_file(source)
 
-    def start(params: Params) -> Params:
-        placed, stayed = transplant(params, given["params"], fresh, source)
+    def start(variables: Variables) -> Variables:
+        placed, stayed = {}, []
+        for part, initial in variables.items():
+            placed[part], kept = transplant(initial, given[part], fresh, source)
+            stayed += kept
         count = len(jax.tree.leaves(placed))
         print(
-            f"started from {source}: {count - len(stayed)} of {count} parameters "
+            f"started from {source}: {count - len(stayed)} of {count} arrays "
             f"taken, fresh: {', '.join(stayed) or 'none'}"
         )
         return placed

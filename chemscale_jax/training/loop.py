@@ -17,7 +17,7 @@ from chemscale_jax.core import partition
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.stream import Stream
 from chemscale_jax.core.task import Metrics, Task
-from chemscale_jax.core.types import Batch, Config, Params
+from chemscale_jax.core.types import Batch, Config
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.training import checkpoint, evaluation, records
 from chemscale_jax.training.optimizer import Optimizer
@@ -63,7 +63,7 @@ def train(
     config: Config,
     workdir: Workdir,
     mesh: Mesh,
-    start_from: Callable[[Params], Params] | None = None,
+    start_from: Callable[[checkpoint.Variables], checkpoint.Variables] | None = None,
     on_first_step: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Trains until a rule says stop, resuming from the workdir's last checkpoint.
@@ -76,7 +76,7 @@ def train(
             ``log`` and ``batch.rows``.
         workdir: an existing folder.
         mesh: the devices.
-        start_from: replaces the initial parameters of a new run.
+        start_from: replaces the initial parameters and constants of a new run.
         on_first_step: called once the first step's result is there.
     """
     lead = jax.process_index() == 0
@@ -113,7 +113,8 @@ def train(
     if checkpoints.latest is None:
         state = init(config.seed)
         if start_from is not None:
-            state = _with_params(state, start_from(state.params), shardings)
+            initial = {"params": state.params, "constants": state.constants}
+            state = _with_variables(state, start_from(initial), shardings)
         progress = Progress(
             plateau=Plateau(**rules.plateau.to_dict()),
             early_stop=EarlyStop(patience=rules.early_stop_epochs),
@@ -289,12 +290,13 @@ def _apply_rules(
     return state, dataclasses.replace(progress, plateau=plateau)
 
 
-def _with_params(
-    state: TrainState, params: Params, shardings: TrainState
+def _with_variables(
+    state: TrainState, variables: checkpoint.Variables, shardings: TrainState
 ) -> TrainState:
-    params = jax.device_put(params, shardings.params)
+    params = jax.device_put(variables["params"], shardings.params)
+    constants = jax.device_put(variables["constants"], shardings.constants)
     ema = jax.tree.map(lambda x: x.copy(), params) if state.ema_params else {}
-    return state._replace(params=params, ema_params=ema)
+    return state._replace(params=params, constants=constants, ema_params=ema)
 
 
 def _log_epoch(

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.training.checkpoint import load_params_file, transplant
+from chemscale_jax.core.workdir import Workdir
+from chemscale_jax.training.checkpoint import load_params_file, starter, transplant
 
 PARAMS = {"body": {"kernel": jnp.zeros((2, 3))}, "head": {"bias": jnp.zeros(3)}}
 
@@ -35,3 +36,15 @@ def test_params_file_keys_must_say_where_they_belong(tmp_path):
         load_params_file(str(bad))
     with pytest.raises(UserError, match="neither a workdir nor an"):
         load_params_file(str(tmp_path / "absent.npz"))
+
+
+def test_constants_are_taken_over_too(tmp_path):
+    source = tmp_path / "source.npz"
+    arrays = {"params/w": np.ones(2), "constants/basis": np.full(3, 7.0)}
+    np.savez(source, allow_pickle=False, **arrays)
+    start = starter(str(source), (), Workdir(tmp_path / "run"))
+    assert start is not None
+    initial = {"params": {"w": jnp.zeros(2)}, "constants": {"basis": jnp.zeros(3)}}
+    placed = start(initial)
+    assert np.all(placed["params"]["w"] == 1)
+    assert np.all(placed["constants"]["basis"] == 7)
