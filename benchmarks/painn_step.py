@@ -149,7 +149,7 @@ def worker(frames: pathlib.Path, width: int, threads: int) -> None:
         fields = {k.split("/")[1]: file[k] for k in file.files if k.startswith("pack/")}
     batch = jax.device_put(GraphPack(**fields))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
-    task = TASKS[config.task](config, (shapes,))
+    task = TASKS[config.task](config, (shapes,), {})
     optimizer = make_optimizer(config.optimizer, 1000, ())
     slices = steps.choose_slices(ROWS, 0, partition.make_mesh(data=1))
     state = jax.jit(lambda: steps.init_state(task, optimizer, 0))()

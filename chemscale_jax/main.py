@@ -105,7 +105,7 @@ def run(config: Config) -> int:
     stream = STREAMS[config.data.stream](
         config, jax.process_index(), jax.process_count()
     )
-    task = TASKS[config.task](config, stream.batch_specs)
+    task = TASKS[config.task](config, stream.batch_specs, stream.artifacts)
     steps = config.train.epochs * len(stream.train_epoch(0))
     steps = min(steps, config.train.max_steps or steps)
     optimizer = make_optimizer(config.optimizer, steps, tuple(config.init_freeze))

@@ -82,6 +82,53 @@ def train() -> ConfigDict:
     )
 
 
+def graphs() -> ConfigDict:
+    """The fields of ``config.data`` for streams of molecular graphs."""
+    return ConfigDict(
+        {
+            "stream": "graphs",  # an entry of chemscale_jax.data.STREAMS
+            "source": "embedded",  # embedded, ani1x (official HDF5 layout), tfds
+            "path": "",  # file or folder of the source; implies ani1x unless tfds
+            "labels": "auto",  # method of the labels in the file, or auto
+            "energy_unit": "hartree",
+            "force_unit": "hartree/angstrom",
+            "length_unit": "angstrom",
+            "train_size": 0,  # nested subsets; 0: all
+            "max_frames": 0,  # random frames of the file to go on with; 0: all
+            "split_seed": 0,  # of the splits, apart from the seed of the run
+            "valid_size": 0,  # frames; 0: min(50,000, 10 %)
+            "heldout": "auto",  # molecules kept out: auto, none, or a fraction
+            "long_range_ang": 0.0,  # of a second pair list; inf: all pairs; 0: no list
+        }
+    )
+
+
+def packs() -> ConfigDict:
+    """The fields of ``config.batch`` for streams of molecular graphs."""
+    return ConfigDict(
+        {
+            "rows": 8,  # packs per batch, spread over the devices
+            "molecules": 5,  # per pack, on average
+            "nodes": 0,  # atoms a pack has room for; 0: from the data
+            "edges": 0,  # edges a pack has room for; 0: from the data
+            "workers": 0,  # processes that read ahead; 0: threads
+            "prefetch": 4,  # batches read ahead
+        }
+    )
+
+
+def force_loss() -> ConfigDict:
+    """The fields of ``config.loss`` for force fields; by default those of the paper."""
+    return ConfigDict(
+        {
+            "power": "l1",  # l1 (Eq. 5), l2 (Eq. 4)
+            "form": "component",  # component (the papers' code), equation (as printed)
+            "alpha_energy": 0.0,  # weight of the energy term, eV per molecule
+            "alpha_force": 1.0,  # weight of the force term, eV/angstrom
+        }
+    )
+
+
 def parse_arg(
     arg: str, forms: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:

@@ -39,34 +39,10 @@ def get_config(arg: str = "") -> ConfigDict:
         "cutoff_ang": 5.0,  # angstrom
         "dtype": "float32",  # of matrix products: float32, bfloat16
     }
-    config.loss = {
-        "power": "l1",  # l1 (Eq. 5), l2 (Eq. 4)
-        "form": "component",  # component (as the papers' code), equation (as printed)
-        "alpha_energy": 0.0,  # weight of the energy term, eV per molecule
-        "alpha_force": 1.0,  # weight of the force term, eV/angstrom
-    }
-    config.data = {
-        "stream": "graphs",  # an entry of chemscale_jax.data.STREAMS
-        "source": "embedded",  # embedded, ani1x (official HDF5 layout), tfds
-        "path": "",  # file or folder of the source; implies ani1x unless tfds
-        "labels": "auto",  # method of the labels in the file, or auto
-        "energy_unit": "hartree",
-        "force_unit": "hartree/angstrom",
-        "length_unit": "angstrom",
-        "train_size": options["train_size"],  # nested subsets; 0: all
-        "max_frames": 0,  # random frames of the file to go on with; 0: all
-        "split_seed": 0,  # of the splits, apart from the seed of the run
-        "valid_size": 0,  # frames; 0: min(50,000, 10 %)
-        "heldout": "auto",  # molecules kept out: auto, none, or a fraction
-    }
-    config.batch = {
-        "rows": 8,  # packs per batch, spread over the devices
-        "molecules": 5,  # per pack, on average
-        "nodes": 0,  # atoms a pack has room for; 0: from the data
-        "edges": 0,  # edges a pack has room for; 0: from the data
-        "workers": 0,  # processes that read ahead; 0: threads
-        "prefetch": 4,  # batches read ahead
-    }
+    config.loss = common.force_loss()
+    config.data = common.graphs()
+    config.data.train_size = options["train_size"]
+    config.batch = common.packs()
     if form == "full":
         config.data.source = "ani1x"
         config.batch.molecules = 16

@@ -245,11 +245,24 @@ class GraphStream:
             "cutoff_ang": self._edges.cutoff_ang,
             "long_range_ang": None if self._pairs is None else self._pairs.cutoff_ang,
             "mean_atoms": float(self.source.n_atoms[train].mean()),
-            "mean_neighbors": float(edges_per_atom),
+            # Named like the hyperparameters that may be taken from the training set.
+            "statistics": {
+                "elements": [int(z) for z in self.source.elements],
+                "avg_num_neighbors": float(edges_per_atom),
+                "energy_scale": self._force_rms(),
+            },
             "budget": self.budget._asdict(),
             "rows": self.rows,
             "fill": {name: round(share, 4) for name, share in first.fill().items()},
         }
+
+    def _force_rms(self) -> float:
+        """Root mean square of the force components of up to 10,000 training frames."""
+        train = self.split.train
+        some = train[np.linspace(0, len(train) - 1, min(len(train), 10_000), dtype=int)]
+        records = (self.source[int(i)] for i in some)
+        squares = [np.mean(r.forces**2) for r in records if r.forces_mask]
+        return float(np.sqrt(np.mean(squares))) if squares else 1.0
 
 
 def _used(split: Split) -> np.ndarray:
@@ -307,7 +320,6 @@ def open_source(data: Any) -> FrameSource:
 def make_stream(
     config: ml_collections.ConfigDict,
     cutoff_ang: float | None = None,
-    long_range: float | None = None,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> GraphStream:
@@ -316,8 +328,6 @@ def make_stream(
     Args:
         config: its ``seed``, ``data`` and ``batch`` are read.
         cutoff_ang: longest edge; ``config.model.cutoff_ang`` if not given.
-        long_range: longest distance in the second pair list of models that have one;
-            ``math.inf`` for all pairs.
         process_index: which of the processes this is; asks JAX if not given.
         process_count: how many processes share each batch; asks JAX if not given.
 
@@ -345,7 +355,8 @@ def make_stream(
         split,
         seed=fields.seed,
         cutoff_ang=cutoff,
-        long_range=long_range,
+        # Some models take a second pair list, of all pairs where this is infinite.
+        long_range=fields.data.long_range_ang or None,
         process_index=jax.process_index() if process_index is None else process_index,
         process_count=jax.process_count() if process_count is None else process_count,
         **fields.batch.to_dict(),

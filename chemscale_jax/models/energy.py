@@ -98,3 +98,26 @@ def energy_forces_stress(
     volume_M11 = jnp.where(filled_M, volume_M, 1.0)[:, None, None]
     stress_M33 = jnp.where(filled_M[:, None, None], virial_M33 / volume_M11, 0.0)
     return energy_M, -gradient_N3, stress_M33
+
+
+def smallest_pack() -> GraphPack:
+    """One padding atom with both pair lists, from which a network learns its shapes."""
+    zeros_1 = jnp.zeros(1)
+    index_1 = jnp.zeros(1, jnp.int32)
+    no_1 = jnp.zeros(1, bool)
+    return GraphPack(
+        positions_N3=jnp.zeros((1, 3)),
+        species_N=index_1,
+        molecule_N=index_1,
+        senders_E=index_1,
+        receivers_E=index_1,
+        molecule_mask_M=no_1,
+        charge_M=zeros_1,
+        spin_M=zeros_1,
+        energy_M=zeros_1,
+        energy_mask_M=no_1,
+        forces_N3=jnp.zeros((1, 3)),
+        forces_mask_N=no_1,
+        pair_senders_P=index_1,
+        pair_receivers_P=index_1,
+    )

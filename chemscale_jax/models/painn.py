@@ -25,8 +25,8 @@ from flax import linen as nn
 from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Array, Key, Params
-from chemscale_jax.models import layers
-from chemscale_jax.models.energy import EnergyModel
+from chemscale_jax.models import layers, options
+from chemscale_jax.models.energy import EnergyModel, smallest_pack
 
 BASES = ("sinc", "gaussian")
 
@@ -237,10 +237,7 @@ def make_model(**hyperparameters: Any) -> EnergyModel:
     Raises:
         UserError: for a field that does not exist or a value out of range.
     """
-    known = {field.name for field in dataclasses.fields(PaiNNConfig)}
-    if unknown := sorted(set(hyperparameters) - known):
-        raise UserError(f"painn has no option {unknown}; known: {sorted(known)}")
-    return make_model_from(PaiNNConfig(**hyperparameters))
+    return make_model_from(options.from_fields(PaiNNConfig, "painn", hyperparameters))
 
 
 def make_model_from(config: PaiNNConfig) -> EnergyModel:
@@ -255,7 +252,7 @@ def make_model_from(config: PaiNNConfig) -> EnergyModel:
     irreps = e3nn.Irreps(f"{F}x0e + {F}x1o")
 
     def init(key: Key) -> dict[str, Params]:
-        variables: dict[str, Any] = dict(network.init(key, _smallest_pack()))
+        variables: dict[str, Any] = dict(network.init(key, smallest_pack()))
         return {
             "params": variables["params"],
             "constants": variables.get("constants", {}),
@@ -299,42 +296,16 @@ def _param_axes(config: PaiNNConfig) -> tuple[tuple[str, tuple[str | None, ...]]
 
 
 def _check(config: PaiNNConfig) -> None:
-    choices = {
-        "basis": BASES,
-        "activation": tuple(layers.ACTIVATIONS),
-        "dtype": ("float32", "bfloat16"),
-    }
-    for field, allowed in choices.items():
-        if (value := getattr(config, field)) not in allowed:
-            raise UserError(f"config.model.{field} is {value!r}, expected {allowed}")
-    for field, least in {
-        "width": 2,
-        "depth": 1,
-        "n_rbf": 2,
-        "cutoff_ang": 1e-3,
-    }.items():
-        if (value := getattr(config, field)) < least:
-            raise UserError(f"config.model.{field} is {value}, must be >= {least}")
+    options.check_choices(
+        config,
+        {
+            "basis": BASES,
+            "activation": tuple(layers.ACTIVATIONS),
+            "dtype": options.DTYPES,
+        },
+    )
+    options.check_least(
+        config, {"width": 2, "depth": 1, "n_rbf": 2, "cutoff_ang": 1e-3}
+    )
     if config.learnable_k and config.basis != "sinc":
         raise UserError("config.model.learnable_k needs config.model.basis = 'sinc'")
-
-
-def _smallest_pack() -> GraphPack:
-    """One padding atom, for shapes."""
-    zeros_1 = jnp.zeros(1)
-    index_1 = jnp.zeros(1, jnp.int32)
-    no_1 = jnp.zeros(1, bool)
-    return GraphPack(
-        positions_N3=jnp.zeros((1, 3)),
-        species_N=index_1,
-        molecule_N=index_1,
-        senders_E=index_1,
-        receivers_E=index_1,
-        molecule_mask_M=no_1,
-        charge_M=zeros_1,
-        spin_M=zeros_1,
-        energy_M=zeros_1,
-        energy_mask_M=no_1,
-        forces_N3=jnp.zeros((1, 3)),
-        forces_mask_N=no_1,
-    )

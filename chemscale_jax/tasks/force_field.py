@@ -4,7 +4,7 @@
 molecules of a batch, with p = 2 (Eq. 4) or p = 1 (Eq. 5).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,30 +15,60 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.task import Mean, Metrics, Task
 from chemscale_jax.core.types import Array, Config, Key, Params
 from chemscale_jax.models import ENERGY_MODELS
-from chemscale_jax.models.energy import energy_and_forces
+from chemscale_jax.models.energy import EnergyModel, energy_and_forces
 
 POWERS = ("l1", "l2")
 FORMS = ("component", "equation")
 
 
-def make_task(config: Config, batch_specs: tuple[GraphPack, ...]) -> Task:
-    """The task of ``config.model`` under ``config.loss``.
+def make_model(config: Config, artifacts: Mapping[str, Any]) -> EnergyModel:
+    """The network of ``config.model``.
+
+    A hyperparameter that is named in ``artifacts["statistics"]`` and left at 0 or
+    empty is taken from there: it follows from the training set.
 
     Args:
         config: the whole config; ``model`` names an entry of ``ENERGY_MODELS`` and
-            its hyperparameters, ``loss`` has ``power``, ``form``, ``alpha_energy``
-            and ``alpha_force``.
-        batch_specs: shapes and dtypes of the batches.
+            its hyperparameters.
+        artifacts: facts of the stream, or of the run's artifacts.json.
+
+    Raises:
+        UserError: for an unknown model or hyperparameter, or a pair list that is
+            shorter than the model needs.
     """
-    loss = config.loss
-    _check(loss)
     hyperparameters = config.model.to_dict()
     name = hyperparameters.pop("name")
     if name not in ENERGY_MODELS:
         raise UserError(
             f"config.model.name is {name!r}, expected one of {sorted(ENERGY_MODELS)}"
         )
+    for field, value in artifacts.get("statistics", {}).items():
+        if field in hyperparameters and not hyperparameters[field]:
+            hyperparameters[field] = value
     model = ENERGY_MODELS[name](**hyperparameters)
+    if (model.pair_cutoff_ang or 0.0) > config.data.long_range_ang:
+        raise UserError(
+            f"{name} with these options needs all pairs up to {model.pair_cutoff_ang} "
+            f"angstrom, config.data.long_range_ang is {config.data.long_range_ang}; "
+            f"set it to {model.pair_cutoff_ang}"
+        )
+    return model
+
+
+def make_task(
+    config: Config, batch_specs: tuple[GraphPack, ...], artifacts: Mapping[str, Any]
+) -> Task:
+    """The task of ``config.model`` under ``config.loss``.
+
+    Args:
+        config: the whole config; ``loss`` has ``power``, ``form``, ``alpha_energy``
+            and ``alpha_force``; see `make_model` for ``model``.
+        batch_specs: shapes and dtypes of the batches.
+        artifacts: facts of the stream.
+    """
+    loss = config.loss
+    _check(loss)
+    model = make_model(config, artifacts)
 
     def predict(params: Params, constants: Params, pack: GraphPack) -> dict:
         energy_M, forces_N3 = energy_and_forces(model, params, constants, pack)
@@ -66,7 +96,7 @@ def make_task(config: Config, batch_specs: tuple[GraphPack, ...]) -> Task:
         f"force_{loss.power}_{loss.form}": loss.alpha_force,
     }
     return Task(
-        name=f"force_field/{name}",
+        name=f"force_field/{model.name}",
         init=model.init,
         loss_fn=loss_fn,
         eval_fn=eval_fn,

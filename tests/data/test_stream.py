@@ -125,7 +125,7 @@ def test_artifacts_are_json_and_tell_what_was_removed(path):
 
 
 def test_a_second_pair_list(path):
-    stream = make_stream(_config(path), long_range=math.inf)
+    stream = make_stream(_config(path, **{"data.long_range_ang": math.inf}))
     assert stream.budget.pairs > 0
     pack = stream.train_epoch(0)[0]
     sizes = stream.source.n_atoms[stream.train_epoch(0).record_indices(0)]

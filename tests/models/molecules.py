@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chemscale_jax.models import ENERGY_MODELS
-from tests.parity import make_pack
+from tests.parity_cases.fixture import make_pack
 
 CUTOFF_ANG = 3.0
 # The smallest settings that still use every part of each model.

@@ -8,7 +8,7 @@ import pytest
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.models.energy import energy_forces_stress
 from tests.models.molecules import CUTOFF_ANG, WATER, as_dtype, model_of, pack_of
-from tests.parity import make_pack
+from tests.parity_cases.fixture import make_pack
 
 CELL = np.array([[3.6, 0.2, 0.0], [0.1, 3.9, -0.3], [0.4, 0.0, 3.7]])
 

@@ -26,7 +26,7 @@ def setting():
     config.data.valid_size = 8
     config.optimizer.warmup_steps = 0
     stream = STREAMS[config.data.stream](config, 0, 1)
-    task = TASKS[config.task](config, stream.batch_specs)
+    task = TASKS[config.task](config, stream.batch_specs, stream.artifacts)
     return config, task, stream.train_epoch(0)[0]
 
 
@@ -92,14 +92,14 @@ def test_force_only_training_has_no_energy_term(setting):
     config, _, _ = setting
     config = config.copy_and_resolve_references()
     config.loss.alpha_energy = 0.0
-    task = TASKS[config.task](config, ())
+    task = TASKS[config.task](config, (), {})
     assert dict(task.loss_weights) == {"force_l1_component": 1.0}
     config.loss.power, config.loss.form = "l2", "equation"
-    task = TASKS[config.task](config, ())
+    task = TASKS[config.task](config, (), {})
     assert dict(task.loss_weights) == {"force_l2_equation": 1.0}
     config.model.name = "pain"
     with pytest.raises(UserError, match="'pain', expected one of"):
-        TASKS[config.task](config, ())
+        TASKS[config.task](config, (), {})
 
 
 def test_each_parameter_has_one_rule_and_no_rule_is_dead(setting):
