@@ -118,15 +118,17 @@ class Message(nn.Module):
         hidden_NF = layers.ACTIVATIONS[self.config.activation](hidden_NF)
         phi = layers.Dense(3 * F, first=first, dtype=dtype, name="out")(hidden_NF)
         filters = Filter(3 * F, first=first, dtype=dtype, name="filter")(enveloped_ER)
-        # Gates of the scalars and of the unit vectors, both 2F wide.
-        sent = layers.rows_of(phi[:, F - first :], pack.senders_E)
-        gates = sent * filters[:, F - first :]
-        ds_NF = layers.sum_to_receivers(gates[:, :F], pack)
-        dv_E3F = gates[:, None, F:] * unit_E3[:, :, None]
+        # Split, not sliced: the transpose of a slice pads and adds a whole array.
+        phi_v, phi_su = jnp.split(phi, [F - first], axis=1)
+        filters_v, filters_su = jnp.split(filters, [F - first], axis=1)
+        gates = layers.rows_of(phi_su, pack.senders_E) * filters_su
+        gates_s, gates_u = jnp.split(gates, 2, axis=1)
+        ds_NF = layers.sum_to_receivers(gates_s, pack)
+        dv_E3F = gates_u[:, None] * unit_E3[:, :, None]
         if v_N3F is not None:
-            gated_N3F = phi[:, None, :F] * v_N3F
+            gated_N3F = phi_v[:, None] * v_N3F
             sent_E3F = layers.rows_of(gated_N3F, pack.senders_E)
-            dv_E3F = dv_E3F + filters[:, None, :F] * sent_E3F
+            dv_E3F = dv_E3F + filters_v[:, None] * sent_E3F
         return ds_NF, layers.sum_to_receivers(dv_E3F, pack)
 
 
