@@ -54,13 +54,18 @@ REQUIRES = [
 EXTRAS = {
     "cuda12": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
+    # Calculator, molecular dynamics, ASE databases.
+    "ase": ["ase>=3.23"],
+    # jax.export writes its programs with it.
+    "export": ["flatbuffers>=24"],
     # Makes the embedded data set again, or a larger one like it.
     "generate": ["tblite>=0.5"],
     "tensorboard": ["tensorboardX>=2.6"],
     "wandb": ["wandb>=0.17"],
-    "colab": ["ipykernel>=6.29"],
+    "colab": ["ase>=3.23", "ipykernel>=6.29"],
     "dev": [
         "ase>=3.23",
+        "flatbuffers>=24",
         "import-linter>=2.16",
         "ipykernel>=6.29",
         "jupytext>=1.16",
@@ -73,7 +78,12 @@ EXTRAS = {
         "tblite>=0.5",
     ],
     # The peers of benchmarks/, in an environment of their own.
-    "peers": ["schnetpack>=2.1", "torch>=2.4"],
+    "peers": [
+        "nequip>=0.19",
+        "nequip-allegro>=0.8.3",
+        "schnetpack>=2.1",
+        "torch>=2.4",
+    ],
 }
 
 setup(

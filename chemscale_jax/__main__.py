@@ -1,11 +1,10 @@
 """The ``chemscale`` command, also ``python -m chemscale_jax``."""
 
 import difflib
-import importlib
 import sys
 
 import chemscale_jax
-from chemscale_jax.commands import COMMANDS
+from chemscale_jax.commands import COMMANDS, load
 from chemscale_jax.core.errors import UserError
 
 
@@ -43,7 +42,7 @@ def main() -> int:
         print(f"error: there is no command {name!r}; {hint}", file=sys.stderr)
         return 2
     try:
-        command = importlib.import_module(f"chemscale_jax.commands.{name}")
+        command = load(name)
         return command.main(rest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,12 +4,15 @@ Every default of a run lives here; defaults of an architecture live in its modul
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from chemscale_jax.core.errors import UserError
+
+# Of the force fields on ANI-1x, see `ani1x_form`.
+ANI1X_FORMS = ("embedded", "full", "smoke")
 
 
 def base() -> ConfigDict:
@@ -32,6 +35,7 @@ def base() -> ConfigDict:
             "init_from": "",  # a workdir or an .npz of parameters to start from
             "init_fresh": (),  # regexes of parameter paths that start anew
             "init_freeze": (),  # regexes of parameter paths that do not move
+            "check": "none",  # of the trained model: none, static, full (with dynamics)
             "log": {
                 "every_steps": 10,  # steps between records of the training loss
                 "writers": (),  # some of: tensorboard, wandb
@@ -75,6 +79,8 @@ def train() -> ConfigDict:
                 "floor": 1e-7,  # learning rate
                 "threshold": 1e-4,  # relative improvement that counts
             },
+            "ensemble": 0,  # runs of seed, seed + 1, ... trained together; 0: one run
+            "lanes_at_once": 0,  # such runs taken in one go; 0: 1 on a CPU, else all
             "rows_at_once": 0,  # rows a device takes in one go; 0: 1 on a CPU, else all
             "checkpoint_every_steps": 200,  # besides the end of each epoch; 0: only it
             "on_nonfinite": "stop",  # stop, or skip the step and count it
@@ -87,17 +93,28 @@ def graphs() -> ConfigDict:
     return ConfigDict(
         {
             "stream": "graphs",  # an entry of chemscale_jax.data.STREAMS
-            "source": "embedded",  # embedded, ani1x (official HDF5 layout), tfds
-            "path": "",  # file or folder of the source; implies ani1x unless tfds
+            "source": "embedded",  # an entry of chemscale_jax.data.sources.SOURCES
+            "path": "",  # file or folder of the source; embedded reads ANI-1x files
+            "test_path": "",  # file whose frames are only evaluated; empty: none
             "labels": "auto",  # method of the labels in the file, or auto
-            "energy_unit": "hartree",
-            "force_unit": "hartree/angstrom",
-            "length_unit": "angstrom",
+            "energy_key": "auto",  # name of the energy; extxyz and ase_db only
+            "forces_key": "auto",  # name of the forces; extxyz and ase_db only
+            "energy_unit": "auto",  # such as hartree; auto: what the format implies
+            "force_unit": "auto",  # such as hartree/angstrom; of gradients likewise
+            "length_unit": "auto",  # such as angstrom
+            "molecule": "",  # such as ethanol; rmd17 only
+            "split_index": 1,  # official split of rmd17, 1 to 5; 0: none
+            "reference": "fit",  # energies of the elements: fit, atoms (isolated ones)
             "train_size": 0,  # nested subsets; 0: all
             "max_frames": 0,  # random frames of the file to go on with; 0: all
+            "split": "auto",  # an entry of chemscale_jax.data.splits.KINDS
             "split_seed": 0,  # of the splits, apart from the seed of the run
             "valid_size": 0,  # frames; 0: min(50,000, 10 %)
             "heldout": "auto",  # molecules kept out: auto, none, or a fraction
+            "block_frames": 0,  # frames; of split blocks; 0: 1/20 of each trajectory
+            "gap_frames": -1,  # frames beside blocks nobody uses; -1: as correlated
+            "max_train_atoms": 0,  # atoms; of split atoms; 0: 80 % of the frames
+            "label_check": "refuse",  # forces that do not fit energies: warn, off
             "long_range_ang": 0.0,  # of a second pair list; inf: all pairs; 0: no list
         }
     )
@@ -109,6 +126,7 @@ def packs() -> ConfigDict:
         {
             "rows": 8,  # packs per batch, spread over the devices
             "molecules": 5,  # per pack, on average
+            "exact_molecules": 0,  # of each batch, for studies of its size; 0: as fits
             "nodes": 0,  # atoms a pack has room for; 0: from the data
             "edges": 0,  # edges a pack has room for; 0: from the data
             "workers": 0,  # processes that read ahead; 0: threads
@@ -121,12 +139,110 @@ def force_loss() -> ConfigDict:
     """The fields of ``config.loss`` for force fields; by default those of the paper."""
     return ConfigDict(
         {
-            "power": "l1",  # l1 (Eq. 5), l2 (Eq. 4)
+            "power": "l1",  # l1 (Eq. 5), l2 (Eq. 4), huber
             "form": "component",  # component (the papers' code), equation (as printed)
-            "alpha_energy": 0.0,  # weight of the energy term, eV per molecule
-            "alpha_force": 1.0,  # weight of the force term, eV/angstrom
+            "energy_per": "molecule",  # errors of a molecule's energy, or per atom
+            "alpha_energy": 0.0,  # weight of the energy term; 0: forces only
+            "alpha_force": 1.0,  # weight of the force term
+            "delta_energy": 0.01,  # eV (or eV/atom), where huber turns linear
+            "delta_force": 0.01,  # eV/angstrom
+            "element_weights": (),  # of forces, like (("H", 0.5), ("O", 2.0)); else 1
+            "schedule": "constant",  # of both alphas: constant, linear, step
+            "final_alpha_energy": 0.0,  # what they change to; also of validation
+            "final_alpha_force": 1.0,
+            "change_unit": "fraction",  # of all planned steps, or epoch
+            "change_at": 0.75,  # where the change is made, or begins (linear)
+            "change_until": 1.0,  # where a linear change ends
         }
     )
+
+
+def ani1x_form(config: ConfigDict, form: str) -> None:
+    """Fills in task, loss, data and batches of a force field, and how it is trained.
+
+    Args:
+        config: of `base`; changed in place.
+        form: embedded (GFN2-xTB frames of the package, energies and forces), full
+            (ANI-1x with the protocol of Frey et al.: force-only L1, plateau and early
+            stop) or smoke (embedded, on a few frames).
+    """
+    config.form = form
+    config.task = "force_field"
+    config.loss = force_loss()
+    config.data = graphs()
+    config.batch = packs()
+    config.check = "none" if form == "smoke" else "full"
+    if form == "full":
+        config.data.source = "ani1x"
+        config.batch.molecules = 16
+        return
+
+    # Differs from the paper: a budget of epochs with an annealed learning rate, and
+    # an energy term, so that minutes on a CPU give a usable force field.
+    config.loss.alpha_energy = 0.02
+    config.optimizer.lr = 2e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 100
+    config.optimizer.clip_norm = 10.0
+    config.optimizer.ema_decay = 0.99
+    config.train.use_plateau = False
+    config.train.early_stop_epochs = 0
+    config.train.epochs = 15
+    if form == "smoke":
+        config.optimizer.warmup_steps = 5
+        config.data.max_frames = 400
+        config.train.epochs = 2
+
+
+def trajectory_form(config: ConfigDict, form: str) -> None:
+    """Fills in a force field of one molecule, trained on few frames for long.
+
+    Args:
+        config: of `base`; changed in place.
+        form: smoke (a few frames of the package) or another, whose source of data and
+            number of epochs are left to the caller.
+    """
+    config.form = form
+    config.task = "force_field"
+    config.loss = force_loss()
+    config.loss.alpha_energy = 0.02
+    config.data = graphs()
+    config.batch = packs()
+    config.check = "none" if form == "smoke" else "full"
+    config.batch.rows = 2
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 500
+    config.optimizer.clip_norm = 10.0
+    config.optimizer.ema_decay = 0.999
+    config.train.use_plateau = False
+    config.train.early_stop_epochs = 0
+    config.train.checkpoint_every_steps = 0
+    if form == "smoke":
+        config.data.max_frames = 100
+        config.optimizer.warmup_steps = 5
+        config.train.epochs = 2
+
+
+def network(
+    name: str, cutoff_ang: float, hyperparameters: Mapping[str, Any]
+) -> ConfigDict:
+    """``config.model`` of a force field, with what follows from its training set."""
+    fields: dict[str, Any] = {"name": name, "cutoff_ang": cutoff_ang}
+    if name == "allegro":
+        # Left empty, these are taken from the training set.
+        fields |= {"elements": (), "avg_num_neighbors": 0.0, "energy_scale": 0.0}
+    return ConfigDict({**fields, **hyperparameters})
+
+
+def one_of(key: str, value: str, known: Iterable[str]) -> str:
+    """The value of a config argument that has to be one of some words.
+
+    Raises:
+        UserError: it is another word.
+    """
+    if value in (known := list(known)):
+        return value
+    raise UserError(f"config argument {key}={value!r}; {_nearest(value, known)}")
 
 
 def parse_arg(

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from chemscale_jax.configs import common
 
-FORMS = ("embedded", "full", "smoke")
+FORMS = common.ANI1X_FORMS
 OPTIONS = {"width": 0, "depth": 0, "train_size": 0}
 
 
@@ -30,8 +30,8 @@ def get_config(arg: str = "") -> ConfigDict:
     width, depth = (8, 2) if form == "smoke" else (64, 3)
     config = common.base()
     config.name = f"painn_ani1x-{form}"
-    config.form = form
-    config.task = "force_field"
+    common.ani1x_form(config, form)
+    config.data.train_size = options["train_size"]
     config.model = {
         "name": "painn",  # an entry of chemscale_jax.models.ENERGY_MODELS
         "width": options["width"] or width,  # features per atom
@@ -39,30 +39,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "cutoff_ang": 5.0,  # angstrom
         "dtype": "float32",  # of matrix products: float32, bfloat16
     }
-    config.loss = common.force_loss()
-    config.data = common.graphs()
-    config.data.train_size = options["train_size"]
-    config.batch = common.packs()
-    if form == "full":
-        config.data.source = "ani1x"
-        config.batch.molecules = 16
-        return config
-
-    # Differs from the paper: a budget of epochs with an annealed learning rate, and
-    # an energy term, so that minutes on a CPU give a usable force field.
-    config.loss.alpha_energy = 0.02
-    config.optimizer.lr = 2e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 100
-    config.optimizer.clip_norm = 10.0
-    config.optimizer.ema_decay = 0.99
-    config.train.use_plateau = False
-    config.train.early_stop_epochs = 0
-    config.train.epochs = 15
-    if form == "smoke":
-        config.optimizer.warmup_steps = 5
-        config.data.max_frames = 400
-        config.train.epochs = 2
     return config
 
 

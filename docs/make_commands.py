@@ -14,7 +14,7 @@ from unittest import mock
 
 from chemscale_jax import __main__ as console
 from chemscale_jax import main as trainer
-from chemscale_jax.commands import COMMANDS
+from chemscale_jax.commands import COMMANDS, load
 
 ROOT = pathlib.Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "commands.md"
@@ -38,7 +38,7 @@ def helps() -> Iterator[tuple[str, str]]:
             # The same program under a shorter name.
             yield "python -m chemscale_jax.main", printed(trainer.main)
             continue
-        command = importlib.import_module(f"chemscale_jax.commands.{name}")
+        command = load(name)
         yield f"chemscale {name}", printed(command.main)
     # launch/ is no package: its files are run from a checkout.
     sys.path.insert(0, str(ROOT))

@@ -173,12 +173,8 @@ def expand(config: str, folder: pathlib.Path, overrides: Sequence[str]) -> list[
         name = cell_name(chosen)
         if name in [cell.name for cell in cells]:
             raise UserError(f"sweep() of {file} has the cell {name!r} twice")
-        arguments = (
-            f"--config={config}",
-            *overrides,
-            *(f"--config.{key}={value}" for key, value in chosen.items()),
-            f"--workdir={folder / name}",
-        )
+        first, *fields = config_files.cell_arguments(config, chosen)
+        arguments = (first, *overrides, *fields, f"--workdir={folder / name}")
         resolved = trainer.parse(["launch", *arguments]).to_dict()
         cell = Cell(name, arguments, resolved, Workdir(folder / name))
         if cell.workdir.config_json.exists():
@@ -197,7 +193,8 @@ def expand(config: str, folder: pathlib.Path, overrides: Sequence[str]) -> list[
 
 def cell_name(chosen: Mapping[str, Any]) -> str:
     """``optimizer.lr=0.001,seed=1``: a folder name that says what is special."""
-    text = ",".join(f"{key}={value}" for key, value in chosen.items()) or "default"
+    parts = (f"{key.removeprefix(':')}={value}" for key, value in chosen.items())
+    text = ",".join(parts) or "default"
     name = re.sub(r"[^\w.,=+-]", "_", text)
     if name == text and len(name) <= _LONGEST_NAME:
         return name

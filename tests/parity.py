@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from chemscale_jax.core.errors import UserError
-from tests.parity_cases import painn
+from tests.parity_cases import allegro, painn, schnet, spookynet
 from tests.parity_cases.fixture import Fixture, Outputs, read_fixture
 
 F64_TOLERANCE = 1e-9
@@ -47,8 +47,13 @@ F32_LISTED = {
 
 # {meta.family: fixture, dtype -> outputs by the names of the file}
 CASES: dict[str, Callable[[Fixture, str], Outputs]] = {
+    "allegro": allegro.allegro_2025,
+    "allegro_2022": allegro.allegro_2022,
     "nff_painn": painn.nff_painn,
     "schnetpack_painn": painn.schnetpack_painn,
+    "nff_schnet": schnet.nff_schnet,
+    "schnetpack_schnet": schnet.schnetpack_schnet,
+    "spookynet": spookynet.spookynet_outputs,
 }
 
 

@@ -51,13 +51,26 @@ def test_every_sweep_sets_fields_that_exist(name):
     cells = list(itertools.islice(MODULES[name].sweep(), 1000))
     assert cells
     for cell in cells:
-        overrides = [f"--config.{key}={value}" for key, value in cell.items()]
-        config = main.parse(["chemscale", f"--config={name}", *overrides])
+        config = main.parse(["chemscale", *config_files.cell_arguments(name, cell)])
         for key, value in cell.items():
+            if key.startswith(":"):
+                continue  # checked by the parser of the config's arguments
             found = config
             for part in key.split("."):
                 found = found[part]
             assert found == value
+
+
+def test_a_cell_sets_arguments_and_fields():
+    chosen = {":width": 16, "optimizer.lr": 1e-3}
+    assert config_files.cell_arguments("a.py:smoke", chosen) == [
+        "--config=a.py:smoke,width=16",
+        "--config.optimizer.lr=0.001",
+    ]
+    assert config_files.cell_arguments("a.py", {":width": 16}) == [
+        "--config=a.py:width=16"
+    ]
+    assert config_files.cell_arguments("a.py", {}) == ["--config=a.py"]
 
 
 @pytest.mark.parametrize("form", ["embedded", "full"])

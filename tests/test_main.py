@@ -13,8 +13,10 @@ import time
 import numpy as np
 import pytest
 
+from chemscale_jax.core.predictions import Predictions
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.training.checkpoint import load_variables
+from tests.data.ani_files import FORMULAS, SELF_ENERGIES, write_ani1x
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Small enough for many runs; saves often, so that every kill has something to resume.
@@ -163,13 +165,18 @@ def test_two_processes_give_the_same_losses(whole, tmp_path):
     assert two.run()["processes"] == 2
 
 
-def test_training_can_start_from_another_run(whole, tmp_path):
-    path = tmp_path / "run"
+def test_training_can_start_from_another_run_on_other_data(whole, tmp_path):
+    path, data = tmp_path / "run", tmp_path / "second.h5"
+    formulas = {name: FORMULAS[name] for name in ("C1H4", "C2H6O1", "H2O1")}
+    write_ani1x(data, formulas=formulas)
     workdir = finish(
         start(
             path,
             f"--config.init_from={whole.path}",
             "--config.init_freeze=('embedding',)",
+            "--config.data.train_size=40",
+            "--config.data.valid_size=8",
+            f"--config.data.path={data}",
             "--config.train.max_steps=2",
         ),
         path,
@@ -181,6 +188,59 @@ def test_training_can_start_from_another_run(whole, tmp_path):
     assert not np.array_equal(
         old["readout_0"]["out"]["kernel"], new["readout_0"]["out"]["kernel"]
     )
+    # What the weights were made for stays; reference energies are those of the data.
+    first, second = whole.artifacts(), workdir.artifacts()
+    assert second["statistics"] == first["statistics"]
+    assert second["reference_energies_ev"]["C"] == pytest.approx(
+        27.2114 * SELF_ENERGIES[6], rel=1e-2
+    )
+
+
+FORCES_ALONE = ("--config.loss.alpha_energy=0.0", "--config.train.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory):
+    """Two seeds trained together."""
+    path = tmp_path_factory.mktemp("ensemble") / "run"
+    return finish(start(path, "--config.train.ensemble=2", *FORCES_ALONE), path)
+
+
+def test_an_ensemble_trained_on_forces_alone(ensemble):
+    assert ensemble.run()["state"] == "finished"
+    lanes = [Workdir(ensemble.path / "lanes" / str(k)) for k in range(2)]
+    assert [lane.config()["seed"] for lane in lanes] == [0, 1]
+    assert lanes[0].series("valid", "loss") != lanes[1].series("valid", "loss")
+    for lane in lanes:
+        assert lane.run()["state"] == "finished"
+        assert set(lane.artifacts()["calibration_ev"]) == {"H", "C", "N", "O"}
+        assert "Model card" in lane.card.read_text()
+    found = Predictions.load(ensemble.predictions / "valid.npz")
+    assert found.energy_std is not None
+    assert found.forces_std is not None
+    assert (found.forces_std > 0).all()
+    # Calibrated on training frames, energies have no constant left.
+    error = found.energy_pred - found.energy_true
+    assert abs(error.mean()) < 3 * error.std()
+    text = pathlib.Path(f"{ensemble.path}.log").read_text()
+    assert "lane 1 finished" in text
+    assert "energy rho" in text
+
+
+@pytest.mark.slow
+def test_a_lane_equals_the_ordinary_run_of_its_seed(ensemble, tmp_path):
+    path = tmp_path / "run"
+    alone = finish(start(path, "--config.seed=1", *FORCES_ALONE), path)
+    lane = Workdir(ensemble.path / "lanes" / "1")
+    left, right = timeless(lane), timeless(alone)
+    assert [{**r, "value": 0} for r in left] == [{**r, "value": 0} for r in right]
+    # Only the order of summation differs, and grows over the steps.
+    np.testing.assert_allclose(
+        [r["value"] for r in left], [r["value"] for r in right], rtol=1e-3
+    )
+    # Given the folder of the lane, the ordinary command finds nothing to add.
+    finish(start(lane.path, "--config.seed=1", *FORCES_ALONE), lane.path)
+    assert timeless(lane) == left
 
 
 @pytest.mark.shared

@@ -94,7 +94,7 @@ def model_card(
         config=_facts(sections),
         data=_facts({"config": config["data"], **known}),
         splits=_splits(splits),
-        limits="\n".join(f"- {line}" for line in _limits(config, splits)),
+        limits="\n".join(f"- {line}" for line in _limits(config, artifacts, splits)),
         run=_facts(facts),
     )
 
@@ -120,11 +120,38 @@ def _splits(splits: Mapping[str, Predictions]) -> str:
     return markdown_table(header, rows)
 
 
-def _limits(config: Mapping[str, Any], splits: Mapping[str, Predictions]) -> list[str]:
+def _doubts(artifacts: Mapping[str, Any]) -> list[str]:
+    """What checks of the data found that a reader of errors should know."""
+    lines = []
+    labels = artifacts.get("label_check", {})
+    if labels.get("outcome", "agrees") != "agrees":
+        lines.append(
+            f"Whether forces fit energies in the data: {labels['outcome']} "
+            f"({labels['reason']})."
+        )
+    shared = artifacts.get("duplicates", {}).get("in_train", {})
+    if repeated := ", ".join(f"{n:,} of `{part}`" for part, n in shared.items() if n):
+        lines.append(
+            f"Evaluated frames that were also trained on: {repeated}; errors on them "
+            "say nothing about new frames."
+        )
+    if artifacts.get("split", {}).get("kind") == "blocks":
+        lines.append(
+            "Validation frames are blocks of the trajectories of the training frames."
+        )
+    return lines
+
+
+def _limits(
+    config: Mapping[str, Any],
+    artifacts: Mapping[str, Any],
+    splits: Mapping[str, Predictions],
+) -> list[str]:
     symbols = sorted(
         {symbol for frames in splits.values() for symbol in _symbols(frames)}
     )
     lines = [
+        *_doubts(artifacts),
         f"Measured on molecules of {', '.join(symbols) or 'no element'} only; other "
         "elements, charges, spins and periodic systems are untested unless the data "
         "above contain them.",
@@ -142,7 +169,9 @@ def _limits(config: Mapping[str, Any], splits: Mapping[str, Predictions]) -> lis
             "For molecules that were not in training, read the `heldout` rows; those "
             "of `valid` are new geometries of known molecules."
         )
-    else:
+    if "test" in splits:
+        lines.append("The `test` rows steered nothing during training.")
+    if "heldout" not in splits:
         lines.append(
             "No molecules were held out: the errors say nothing on new molecules."
         )

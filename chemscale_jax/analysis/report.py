@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from chemscale_jax.analysis import card, plots, tables
+from chemscale_jax.analysis.check_table import check_section
 from chemscale_jax.analysis.splits import read_splits
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir
@@ -32,6 +33,7 @@ def write_report(workdir: Workdir) -> str:
         "error_per_element": plots.error_per_element(splits),
     }
     text = card.model_card(config, run, workdir.artifacts(), splits, table)
+    text += check_section(workdir)
     try:
         workdir.plots.mkdir(exist_ok=True)
         for name, figure in figures.items():

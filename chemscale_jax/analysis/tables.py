@@ -25,6 +25,16 @@ _HEADER = (
     "element MAE",
     "energy MAE",
 )
+_UNCERTAINTY_HEADER = (
+    "split",
+    "frames",
+    "energy error",
+    "energy std",
+    "energy rho",
+    "force error",
+    "force std",
+    "force rho",
+)
 
 
 class Row(NamedTuple):
@@ -108,9 +118,53 @@ def results_table(splits: Mapping[str, Predictions], force_only: bool) -> str:
         force_only: whether energies were left out of the training loss.
     """
     rows = [row for split, frames in splits.items() for row in rows_of(split, frames)]
-    return f"{markdown_table(_HEADER, [_cells(row) for row in rows])}\n\n" + "\n".join(
-        f"- {line}" for line in _legend(splits, force_only)
+    parts = [markdown_table(_HEADER, [_cells(row) for row in rows])]
+    uncertain = [uncertainty_cells(s, f) for s, f in splits.items() if _has_std(f)]
+    if uncertain:
+        parts.append(markdown_table(_UNCERTAINTY_HEADER, uncertain))
+    parts.append("\n".join(f"- {line}" for line in _legend(splits, force_only)))
+    return "\n\n".join(parts)
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Spearman's rho, ties sharing their mean rank; None where it is not defined."""
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
+
+
+def uncertainty_cells(split: str, frames: Predictions) -> list[str]:
+    """How the spread of an ensemble ranks its errors, over all frames of a split."""
+    if frames.energy_std is None or frames.forces_std is None:
+        raise ValueError(f"predictions of {split} are not those of an ensemble")
+    labelled, atoms = frames.energy_mask, frames.forces_mask
+    size = frames.n_atoms[labelled]
+    energy = np.abs(frames.energy_pred - frames.energy_true)[labelled] / size
+    energy_std = frames.energy_std[labelled] / size
+    difference = (
+        frames.forces_pred[atoms].astype(np.float64) - frames.forces_true[atoms]
     )
+    force = np.linalg.norm(difference, axis=1)
+    force_std = frames.forces_std[atoms]
+    numbers = (
+        (_mean_milli(energy), 1),
+        (_mean_milli(energy_std), 1),
+        (rank_correlation(energy_std, energy), 2),
+        (_mean_milli(force), 1),
+        (_mean_milli(force_std), 1),
+        (rank_correlation(force_std, force), 2),
+    )
+    return [split, "all", *(_number(x, digits) for x, digits in numbers)]
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[place]
+
+
+def _has_std(frames: Predictions) -> bool:
+    return frames.energy_std is not None and frames.forces_std is not None
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -140,8 +194,12 @@ def _cells(row: Row) -> list[str]:
         (row.element_mae, 1),
         (row.energy_mae, 1),
     )
-    numbers = ["-" if x is None else f"{x:,.{digits}f}" for x, digits in values]
+    numbers = [_number(x, digits) for x, digits in values]
     return [row.split, row.frames, f"{row.number:,}", *numbers]
+
+
+def _number(x: float | None, digits: int) -> str:
+    return "-" if x is None else f"{x:,.{digits}f}"
 
 
 def _legend(splits: Mapping[str, Predictions], force_only: bool) -> list[str]:
@@ -156,10 +214,18 @@ def _legend(splits: Mapping[str, Predictions], force_only: bool) -> list[str]:
     if any(left_out.values()):
         counts = ", ".join(f"{n:,} in {name}" for name, n in left_out.items())
         lines.append(f"Bands leave out frames with a stretched bond: {counts}.")
+    if any(_has_std(frames) for frames in splits.values()):
+        lines.append(
+            "Predictions are means over an ensemble. std: mean of its standard "
+            "deviation, of the energy per atom and of the force vector of an atom; "
+            "error: mean absolute error of the same; rho: Spearman's correlation of "
+            "the two, over frames and over atoms."
+        )
     if force_only:
         lines.append(
-            "Trained on forces only: energies are uncalibrated, since nothing fixes "
-            "their constant for each molecule."
+            "Trained on forces only: one constant per element was fitted to the "
+            "energies of training frames; uncalibrated is what differs between "
+            "molecules beyond it."
         )
     return lines
 

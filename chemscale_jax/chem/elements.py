@@ -49,6 +49,15 @@ def symbol_of(number: int) -> str:
     return SYMBOLS[number]
 
 
+def formula_of(numbers: np.ndarray) -> str:
+    """Elements and counts in the order of Hill: C, H, then the alphabet ("C2H6O")."""
+    found, counts = np.unique(np.asarray(numbers), return_counts=True)
+    amounts = {symbol_of(int(z)): int(n) for z, n in zip(found, counts, strict=True)}
+    first = [s for s in ("C", "H") if s in amounts and "C" in amounts]
+    rest = sorted(set(amounts) - set(first))
+    return "".join(f"{s}{n if (n := amounts[s]) > 1 else ''}" for s in first + rest)
+
+
 def masses_of(numbers: np.ndarray) -> np.ndarray:
     """Standard atomic weights in dalton, float64, one for each atomic number.
 

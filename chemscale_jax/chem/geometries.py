@@ -115,17 +115,31 @@ def prepare(smiles: str, seed: int) -> Prepared:
     return Prepared(smiles, numbers, root_masses, tuple(minima), _open_bonds(mol))
 
 
+def atom_count(smiles: str) -> int:
+    """How many atoms a molecule has, with its hydrogens."""
+    return Chem.AddHs(Chem.MolFromSmiles(smiles)).GetNumAtoms()
+
+
 def draw_frame(
-    prepared: Prepared, seed: int, index: int
+    prepared: Prepared, seed: int, index: int, thermal_share: float | None = None
 ) -> tuple[np.ndarray, FrameKind]:
     """Geometry number ``index`` of a molecule: positions in angstrom and how it came.
 
     The minima take turns. Equal (seed, molecule, index) give equal geometries.
 
+    Args:
+        prepared: the molecule.
+        seed: of the whole data set.
+        index: from 0.
+        thermal_share: how many of all frames come from dynamics; ``THERMAL_SHARE``
+            if not given.
+
     Raises:
         ScfError: the dynamics of a thermal frame met a geometry without a
             self-consistent field.
     """
+    if thermal_share is None:
+        thermal_share = THERMAL_SHARE
     rng = np.random.default_rng([seed, smiles_hash(prepared.smiles), index])
     minimum = prepared.minima[index % len(prepared.minima)]
     dice = rng.random()
@@ -133,7 +147,7 @@ def draw_frame(
         kelvin = rng.uniform(*STRETCHED_KELVIN)
         positions = _normal_mode_sample(prepared, minimum, kelvin, rng)
         return _stretch(prepared, positions, rng), FrameKind.STRETCHED
-    if dice < STRETCHED_SHARE + THERMAL_SHARE:
+    if dice < STRETCHED_SHARE + thermal_share:
         kelvin = rng.uniform(*THERMAL_KELVIN)
         return _thermal_sample(prepared, minimum, kelvin, rng), FrameKind.THERMAL
     kelvin = rng.uniform(*NORMAL_MODE_KELVIN)

@@ -38,8 +38,26 @@ FORCE_UNITS: Mapping[str, float] = MappingProxyType(
     {
         f"{energy}/{length}": energy_factor / length_factor
         for energy, energy_factor in ENERGY_UNITS.items()
-        if energy != "cm^-1"
         for length, length_factor in LENGTH_UNITS.items()
+    }
+)
+
+# Other spellings in lower case, as data files and their authors write them.
+_SPELLINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "ev": "eV",
+        "mev": "meV",
+        "ha": "hartree",
+        "eh": "hartree",
+        "kcal mol-1": "kcal/mol",
+        "kj mol-1": "kJ/mol",
+        "cm-1": "cm^-1",
+        "1/cm": "cm^-1",
+        "a": "angstrom",
+        "å": "angstrom",
+        "ang": "angstrom",
+        "a0": "bohr",
+        "au": "bohr",
     }
 )
 
@@ -74,3 +92,19 @@ def unit_factor(quantity: str, unit: str) -> float:
         f"unknown {quantity} unit {unit!r}: did you mean {lowered[near[0]]!r}? "
         f"Known units: {', '.join(table)}"
     )
+
+
+def spelled_out(unit: str) -> str:
+    """A unit as this module names it: "kcal/mol/Ang" becomes "kcal/mol/angstrom".
+
+    A unit that is not recognised comes back as it is.
+    """
+    text = unit.strip()
+    lowered = {n.lower(): n for table in _TABLES.values() for n in table}
+    lowered.update(_SPELLINGS)
+    if text.lower() in lowered:
+        return lowered[text.lower()]
+    energy, slash, length = text.lower().rpartition("/")
+    if slash and energy in lowered and length in lowered:
+        return f"{lowered[energy]}/{lowered[length]}"
+    return text

@@ -3,10 +3,25 @@
 Every file has ``main(argv) -> exit status`` and a ``--help`` that shows an example.
 """
 
+import importlib
+from types import ModuleType
+
 # Command: what it does. A command is imported when it is called.
 COMMANDS = {
     "train": "train a model from a config; the same as python -m chemscale_jax.main",
     "report": "write table, plots and card of a run again",
     "prepare": "download ANI-1x and write it as ArrayRecord, for random access",
     "generate": "make a data set of GFN2-xTB frames, such as the embedded one",
+    "md": "relax or move a molecule with a force field, or find its vibrations",
+    "export": "write a force field as StableHLO, for other programs",
+    "pack": "copy what is needed to use a trained model into a small folder",
+    "check": "measure symmetries, conservation and smoothness of a force field",
+    "import": "make a workdir of other people's weights, such as a torch file",
 }
+# Words of Python cannot name a file.
+_FILES = {"import": "import_weights"}
+
+
+def load(name: str) -> ModuleType:
+    """The file of a command."""
+    return importlib.import_module(f"{__name__}.{_FILES.get(name, name)}")

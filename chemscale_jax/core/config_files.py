@@ -2,7 +2,9 @@
 
 import importlib.util
 import pathlib
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Config
@@ -60,3 +62,20 @@ def load(name: str) -> Config:
     if not hasattr(module, "get_config"):
         raise UserError(f"{file} has no get_config(arg); is it a config?")
     return module.get_config(arguments)
+
+
+def cell_arguments(config: str, chosen: Mapping[str, Any]) -> list[str]:
+    """The command line of one cell of a config's ``sweep()``.
+
+    Args:
+        config: ``FILE`` or ``FILE:ARGUMENTS``.
+        chosen: what the sweep yields: ``{"optimizer.lr": 1e-3}`` sets a field,
+            ``{":width": 64}`` an argument of the config.
+    """
+    arguments = [f"{key[1:]}={v}" for key, v in chosen.items() if key.startswith(":")]
+    file, _, given = config.partition(":")
+    joined = ",".join([*([given] if given else []), *arguments])
+    return [
+        f"--config={file}:{joined}" if joined else f"--config={file}",
+        *(f"--config.{k}={v}" for k, v in chosen.items() if not k.startswith(":")),
+    ]

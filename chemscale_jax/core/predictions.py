@@ -41,6 +41,9 @@ class Predictions:
     reference: np.ndarray | None = None  # (F,) float64, eV, of the elements; to add
     kind: np.ndarray | None = None  # (F,) uint8, how the frame was made
     molecule: np.ndarray | None = None  # (F,) str
+    # Of an ensemble, whose predictions are means: standard deviations over members.
+    energy_std: np.ndarray | None = None  # (F,) float64, eV
+    forces_std: np.ndarray | None = None  # (A,) float32, eV/angstrom, of the vector
 
     def __len__(self) -> int:
         return len(self.n_atoms)

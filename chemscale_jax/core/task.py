@@ -30,7 +30,10 @@ class Task:
 
     The loss is ``sum(weight * metrics[name].value())`` over ``loss_weights``. Keeping
     its terms as means makes gradient accumulation over uneven rows, and validation
-    over uneven batches, exact.
+    over uneven batches, exact. Training may change the weights with the step, see
+    ``weights_at``: a pure function, so that a resumed run goes on exactly. Validation
+    never does, and neither do plateau, early stop and the best checkpoint, which
+    follow it. The training speed sums the loss that was trained on.
     """
 
     name: str  # for logs; nothing dispatches on it
@@ -42,7 +45,10 @@ class Task:
     eval_fn: Callable[[Params, Params, Batch], Metrics]
     # params, constants, batch -> arrays per row, for reports and inference
     predict_fn: Callable[[Params, Params, Batch], Mapping[str, Array]]
-    loss_weights: Mapping[str, float]
+    # The weights of validation, so that losses of different steps compare.
+    loss_weights: Mapping[str, float | Array]
+    # step -> the weights to train with, for the same names; None: always loss_weights.
+    weights_at: Callable[[Array], Mapping[str, Array]] | None = None
     # {metric name: unit}; a metric that is not listed has no unit
     units: Mapping[str, str]
     # Metrics that a person wants to see after each validation, besides the loss.
@@ -57,7 +63,14 @@ class Task:
     param_axes: tuple[tuple[str, tuple[str | None, ...]], ...]
 
 
-def loss_of(metrics: Metrics, loss_weights: Mapping[str, float]) -> Array:
+def at_step(task: Task, step: Array) -> Task:
+    """The task with the loss weights of one training step."""
+    if task.weights_at is None:
+        return task
+    return dataclasses.replace(task, loss_weights=task.weights_at(step))
+
+
+def loss_of(metrics: Metrics, loss_weights: Mapping[str, float | Array]) -> Array:
     """The weighted sum of the loss terms, in float32 or wider."""
     return sum(
         (weight * metrics[name].value() for name, weight in loss_weights.items()),

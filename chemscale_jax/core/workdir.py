@@ -12,6 +12,10 @@ metrics.jsonl       one record per line: step, epoch, split, name, value, count,
 artifacts.json      facts that predictions need: reference energies, units, splits
 checkpoints/<step>  Orbax checkpoints; a copy of artifacts.json is in each
 predictions/        <split>.npz, written at the end of a run
+check.json          what the model check measured, with a verdict per line
+check.json          what the model check measured, at the end of a run
+lanes/<k>           of an ensemble: the runs it is made of
+weights.npz         of a packed run, in place of checkpoints
 plots/, card.md     written at the end of a run
 ==================  ==============================================================
 """
@@ -70,6 +74,16 @@ class Workdir:
     def plots(self) -> pathlib.Path:
         """The folder of plots."""
         return self.path / "plots"
+
+    @property
+    def check_json(self) -> pathlib.Path:
+        """What the model check measured."""
+        return self.path / "check.json"
+
+    @property
+    def weights_npz(self) -> pathlib.Path:
+        """The weights, in place of checkpoints, where the run was packed."""
+        return self.path / "weights.npz"
 
     @property
     def card(self) -> pathlib.Path:

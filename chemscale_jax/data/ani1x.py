@@ -25,7 +25,7 @@ from chemscale_jax.data.source import FrameSource, Record
 
 FRAME_KINDS = ("normal-mode", "thermal", "stretched")
 # Raise when the meaning of the cached index changes.
-_SCHEMA = 1
+_SCHEMA = 2
 _VALUES_AT_ONCE = 1 << 22
 
 
@@ -47,8 +47,8 @@ class Ani1xSource(FrameSource):
 
     Args:
         path: the HDF5 file.
-        labels: a method with energies and forces, such as "wb97x_dz"; "auto" takes
-            that one, or the first that the file offers.
+        labels: a method, such as "wb97x_dz"; "auto" takes that one, or the first with
+            forces. A method with energies only has to be named; forces are then masked.
         energy_unit: unit of the energies in the file.
         force_unit: unit of the forces in the file.
         length_unit: unit of the coordinates in the file.
@@ -108,6 +108,7 @@ class Ani1xSource(FrameSource):
             identity=identity,
         )
         self._row = table["row"]
+        self._has_forces: bool = facts["has_forces"]
         # 0: the HDF5 file itself; 1: the decoded copy.
         self._files = (
             FlatFile(path, np.float32),
@@ -137,13 +138,17 @@ class Ani1xSource(FrameSource):
 
     def __getitem__(self, index: int) -> Record:
         index = range(len(self))[index]
+        positions = self._read("coordinates", index, index + 1)[0]
+        forces = np.zeros_like(positions)
+        if self._has_forces:
+            forces = self._read("forces", index, index + 1)[0]
         return Record(
             species=self.group_species[self.group[index]],
-            positions=self._read("coordinates", index, index + 1)[0],
+            positions=positions,
             energy=float(self.total_energy[index]),
-            forces=self._read("forces", index, index + 1)[0],
+            forces=forces,
             energy_mask=True,
-            forces_mask=True,
+            forces_mask=self._has_forces,
             charge=0.0,
             spin=0.0,
             cell=None,
@@ -161,8 +166,8 @@ def _index(
     """Reads the whole file once and writes the index of its usable frames."""
     groups = ani1x_layout.find_groups(file)
     labels = ani1x_layout.choose_labels(file.filename, groups, wanted)
-    needed = {f"{labels}.energy", f"{labels}.forces"}
-    names = [name for name, parts in groups.items() if parts >= needed]
+    needed = ani1x_layout.datasets_of(labels, set().union(*groups.values()))
+    names = [name for name, parts in groups.items() if parts.issuperset(needed)]
     problems = checks.Problems()
     parts: dict[str, list[Any]] = {
         name: []
@@ -180,10 +185,16 @@ def _index(
             group = file[name]
             assert isinstance(group, h5py.Group)
             try:
-                F, N = ani1x_layout.check_shapes(group, labels)
+                F, N = ani1x_layout.check_shapes(group, needed)
                 species = _values(group, "atomic_numbers", np.int64)
-                codes = _copy_group(group, labels, factors, decoded, species, parts)
-                energy = _values(group, f"{labels}.energy", np.float64).reshape(F)
+                energy = np.zeros(F)
+                for part in needed:
+                    if part.endswith("energy"):
+                        energy += _values(group, part, np.float64).reshape(F)
+                forces = next((n for n in needed if n.endswith(".forces")), None)
+                codes = _copy_group(
+                    group, forces, energy, factors, decoded, species, parts
+                )
                 kind = np.zeros(F, np.uint8)
                 if "frame_kind" in groups[name]:
                     kind = _values(group, "frame_kind", np.uint8)
@@ -222,6 +233,7 @@ def _index(
     facts = {
         "group_names": names,
         "report": report,
+        "has_forces": f"{labels}.forces" in needed,
         "has_held_out": has_held_out,
         "has_kind": has_kind,
     }
@@ -231,7 +243,8 @@ def _index(
 
 def _copy_group(
     group: h5py.Group,
-    labels: str,
+    forces: str | None,
+    energy: np.ndarray,
     factors: dict[str, float],
     decoded: Any,
     species: np.ndarray,
@@ -242,9 +255,12 @@ def _copy_group(
     Returns:
         What is wrong with each frame, see `checks.find`.
     """
-    names = {"coordinates": "coordinates", "forces": f"{labels}.forces"}
-    sets = {part: ani1x_layout.dataset(group, name) for part, name in names.items()}
-    energy = _values(group, f"{labels}.energy", np.float64).reshape(-1)
+    sets = {"coordinates": ani1x_layout.dataset(group, "coordinates")}
+    if forces is not None:
+        sets["forces"] = ani1x_layout.dataset(group, forces)
+    else:
+        parts["forces_file"].append([0])
+        parts["forces_start"].append([0])
     F, N, _ = sets["coordinates"].shape
     starts = {part: _offset_in_file(dataset) for part, dataset in sets.items()}
     copied = [part for part, start in starts.items() if start is None]
@@ -267,10 +283,12 @@ def _copy_group(
         for part in copied:
             decoded.seek(starts[part] + first * N * 12)
             decoded.write(block[part].tobytes())
+        positions = block["coordinates"] * np.float32(factors["length"])
         codes[rows] = checks.find(
             species,
-            block["coordinates"] * np.float32(factors["length"]),
-            block["forces"] * np.float32(factors["force"]),
+            positions,
+            block.get("forces", np.zeros_like(positions))
+            * np.float32(factors["force"]),
             energy[rows],
         )
     decoded.seek(at)

@@ -2,7 +2,9 @@
 
 Each group holds conformers of one composition: ``atomic_numbers`` (N,),
 ``coordinates`` (F, N, 3), and per method ``METHOD.energy`` (F,) and, for some,
-``METHOD.forces`` (F, N, 3) (Smith et al., Sci. Data 7, 134, 2020).
+``METHOD.forces`` (F, N, 3) (Smith et al., Sci. Data 7, 134, 2020). Correlated methods
+have ``METHOD_BASIS.corr_energy``, to which ``hf_BASIS.energy`` belongs. A label that
+was not calculated is NaN.
 """
 
 import contextlib
@@ -86,39 +88,58 @@ def find_groups(file: h5py.File) -> dict[str, set[str]]:
     raise UserError(
         f"{file.filename} {lacks}is not in the ANI-1x layout: its group {name!r} holds "
         f"{', '.join(sorted(names))}, {_EXPECTED}"
+        + ("; try config.data.source=ani" if "species" in names else "")
     )
+
+
+def energy_datasets(labels: str) -> tuple[tuple[str, ...], ...]:
+    """Names of the datasets whose sum is the total energy: the choices, best first."""
+    basis = labels.rpartition("_")[2]
+    return (f"{labels}.energy",), (f"hf_{basis}.energy", f"{labels}.corr_energy")
+
+
+def datasets_of(labels: str, names: set[str]) -> tuple[str, ...]:
+    """Which of the ``names`` hold the energy of a label set, and last the forces.
+
+    Empty where there is no energy.
+    """
+    for choice in energy_datasets(labels):
+        if names.issuperset(choice):
+            forces = f"{labels}.forces"
+            return (*choice, forces) if forces in names else choice
+    return ()
 
 
 def label_sets(groups: dict[str, set[str]]) -> tuple[list[str], list[str]]:
     """Methods with energies and forces, and methods with energies only."""
     names = set().union(*groups.values())
-    energies = {n.removesuffix(".energy") for n in names if n.endswith(".energy")}
-    with_forces = {m for m in energies if f"{m}.forces" in names}
-    return sorted(with_forces), sorted(energies - with_forces)
+    ends = (".energy", ".corr_energy")
+    methods = {n.removesuffix(end) for n in names for end in ends if n.endswith(end)}
+    found = {m: datasets_of(m, names) for m in methods}
+    with_forces = {m for m, sets in found.items() if f"{m}.forces" in sets}
+    energy_only = {m for m, sets in found.items() if sets} - with_forces
+    return sorted(with_forces), sorted(energy_only)
 
 
 def choose_labels(path: str, groups: dict[str, set[str]], wanted: str) -> str:
-    """The method to read: ``wanted``, or for "auto" the preferred or first one.
+    """The method to read: ``wanted``, or for "auto" the preferred one with forces.
 
     Raises:
-        UserError: the file does not offer it.
+        UserError: the file does not offer it, or "auto" finds no forces.
     """
     usable, energy_only = label_sets(groups)
     if wanted == "auto" and usable:
         return PREFERRED_LABELS if PREFERRED_LABELS in usable else usable[0]
-    if wanted in usable:
+    if wanted in usable or wanted in energy_only:
         return wanted
     offer = (
         f"label sets with forces: {', '.join(usable)}" if usable else "it has no forces"
     )
-    if wanted == "auto":
-        energies = f"; energies only: {', '.join(energy_only)}" if energy_only else ""
-        raise UserError(f"{path} cannot train a force field: {offer}{energies}")
-    if wanted in energy_only:
-        raise UserError(
-            f"data.labels={wanted!r} has energies but no forces in {path}; {offer}"
-        )
-    raise UserError(f"data.labels={wanted!r} is not in {path}; {offer}")
+    energies = f"; energies only: {', '.join(energy_only)}" if energy_only else ""
+    if wanted != "auto":
+        raise UserError(f"data.labels={wanted!r} is not in {path}; {offer}{energies}")
+    hint = " (name one with config.data.labels)" if energy_only else ""
+    raise UserError(f"{path} cannot train a force field: {offer}{energies}{hint}")
 
 
 def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
@@ -129,20 +150,24 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     return found
 
 
-def check_shapes(group: h5py.Group, labels: str) -> tuple[int, int]:
+def check_shapes(group: h5py.Group, labels: tuple[str, ...]) -> tuple[int, int]:
     """Frames and atoms of a group.
+
+    Args:
+        group: the group.
+        labels: its datasets of energies and forces.
 
     Raises:
         UserError: its datasets do not fit together.
     """
-    shapes = {
-        part: tuple(dataset(group, part).shape)
-        for part in (*_STRUCTURE, f"{labels}.energy", f"{labels}.forces")
-    }
+    parts = (*_STRUCTURE, *labels)
+    shapes = {part: tuple(dataset(group, part).shape) for part in parts}
     F, N = (*shapes["coordinates"], 0, 0)[:2]
-    expected = ((N,), (F, N, 3), (F,), (F, N, 3))
-    for (part, shape), needed in zip(shapes.items(), expected, strict=True):
-        if shape != needed and not (part.endswith(".energy") and shape == (F, 1)):
+    for part, shape in shapes.items():
+        is_energy = part.endswith("energy")
+        needed = (F,) if is_energy else (F, N, 3)
+        needed = (N,) if part == "atomic_numbers" else needed
+        if shape != needed and not (is_energy and shape == (F, 1)):
             raise UserError(
                 f"{group.file.filename}: {part} of group {str(group.name)[1:]!r} has "
                 f"shape {shape}, but its coordinates {shapes['coordinates']} need "

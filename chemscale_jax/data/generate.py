@@ -1,11 +1,14 @@
 """Makes a GFN2-xTB data set in the ANI-1x HDF5 layout from a list of molecules.
 
-The work is cut by molecule. Each finished molecule is a file in a folder beside the
-output, so a run that was killed goes on where it stopped; the order of the output is
-that of the list, whatever the number of workers.
+The work is cut into parts of some hundred frames of one molecule. Each finished part is
+a file in a folder beside the output, so a run that was killed goes on where it stopped.
+A frame is a function of (seed, molecule, index) and each label a single point of its
+own, so neither the number of workers nor a kill nor other frames change a number; the
+order of the output is that of the list.
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import multiprocessing
@@ -13,34 +16,46 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import NamedTuple
 
-import h5py
 import numpy as np
 from tqdm import tqdm
 
 from chemscale_jax.chem.geometries import (
-    FrameKind,
+    STRETCHED_SHARE,
+    THERMAL_SHARE,
     GeometryError,
+    Prepared,
     draw_frame,
     prepare,
 )
-from chemscale_jax.chem.molecule_list import Molecule, is_held_out
+from chemscale_jax.chem.molecule_list import Molecule, smiles_hash
 from chemscale_jax.chem.units import HARTREE_EV
 from chemscale_jax.chem.xtb import METHOD, ScfError, energy_and_forces
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.data.generated_file import (
+    ENERGY_KEY,
+    FORCES_KEY,
+    Cost,
+    join_parts,
+    write_part,
+)
 
 SCHEMA_VERSION = 1
 FRAMES_PER_MOLECULE = 43
-ENERGY_KEY = "gfn2_xtb.energy"
-FORCES_KEY = "gfn2_xtb.forces"
+# Lost at most, for each worker, when a run is killed: a few seconds.
+FRAMES_PER_PART = 500
 MAX_FORCE_EV_PER_ANG = 30.0
 MIN_DISTANCE_ANG = 0.5
+# Seconds between redrawings of the bar where nobody watches it move.
+_LOG_INTERVAL = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +66,24 @@ class Settings:
     frames_per_molecule: int
     versions: dict[str, str]
     schema_version: int = SCHEMA_VERSION
+    thermal_share: float = THERMAL_SHARE
 
 
-# What a worker needs to make one part: whom, how, and where to.
-_Job = tuple[Molecule, Settings, pathlib.Path]
+class Part(NamedTuple):
+    """Consecutive frames of one molecule: what a worker makes in one go."""
+
+    molecule: Molecule
+    settings: Settings
+    start: int
+    stop: int
+    path: pathlib.Path
+
+
+class Summary(NamedTuple):
+    """What was made."""
+
+    drops: Counter[str]  # frames left out, by reason
+    costs: dict[int, Cost]  # by number of atoms
 
 
 def generate(
@@ -64,16 +93,19 @@ def generate(
     frames_per_molecule: int = FRAMES_PER_MOLECULE,
     seed: int = 0,
     workers: int = 2,
-) -> Counter[str]:
-    """Writes the data set and returns how many frames were dropped, by reason.
+    thermal_share: float = THERMAL_SHARE,
+) -> Summary:
+    """Writes the data set; says what was dropped and what the labels cost.
 
     Args:
         out: the HDF5 file to write; it appears only when all is done. Until then
-            ``<out>.parts`` holds the finished molecules.
+            ``<out>.parts`` holds the finished parts.
         molecules: what to sample.
         frames_per_molecule: geometries drawn for each; dropped ones are not replaced.
         seed: of all random draws.
         workers: processes, each with one thread.
+        thermal_share: of the frames that come from dynamics, each of which costs as
+            much as fifteen others.
 
     Raises:
         UserError: tblite is missing, a number makes no sense, two names collide as
@@ -89,33 +121,71 @@ def generate(
             raise UserError(f"{name} is {value}: it must be at least 1")
     if seed < 0:
         raise UserError(f"seed is {seed}: it must not be negative")
+    most = 1 - STRETCHED_SHARE
+    if not 0 <= thermal_share <= most:
+        raise UserError(f"thermal share is {thermal_share}: it must be in [0, {most}]")
     if out.is_dir():
         raise UserError(f"{out} is a folder: give the name of a file to write")
-    settings = Settings(seed, frames_per_molecule, _versions())
+    settings = Settings(
+        seed, frames_per_molecule, _versions(), thermal_share=thermal_share
+    )
     slugs = _slugs(molecules)
-    parts = _open_parts(out, settings)
-    paths = {slug: parts / f"{slug}.npz" for slug in slugs}
-    jobs = [
-        (molecule, settings, path)
-        for molecule, path in zip(molecules, paths.values(), strict=True)
-        if not path.exists()
-    ]
-    n_done = len(molecules) - len(jobs)
+    folder = _open_parts(out, settings)
+    parts = {
+        slug: _parts_of(molecule, settings, folder, slug)
+        for slug, molecule in zip(slugs, molecules, strict=True)
+    }
+    jobs = [part for some in parts.values() for part in some if not part.path.exists()]
+    total = len(molecules) * frames_per_molecule
     with tqdm(
-        total=len(molecules) * frames_per_molecule,
-        initial=n_done * frames_per_molecule,
+        total=total,
+        initial=total - sum(job.stop - job.start for job in jobs),
         unit="frame",
         desc=METHOD,
         smoothing=0.05,
+        dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else _LOG_INTERVAL,
     ) as bar:
         for n_frames in _run(jobs, workers):
             bar.update(n_frames)
-    drops = _write(out, dict(zip(slugs, molecules, strict=True)), paths, settings)
-    shutil.rmtree(parts)
-    return drops
+    facts = {
+        "schema_version": settings.schema_version,
+        "method": METHOD,
+        "seed": settings.seed,
+        "frames_per_molecule": settings.frames_per_molecule,
+        "versions": json.dumps(settings.versions),
+    }
+    if thermal_share != THERMAL_SHARE:
+        facts["thermal_share"] = thermal_share
+    drops, costs = join_parts(
+        out,
+        dict(zip(slugs, molecules, strict=True)),
+        {slug: [part.path for part in some] for slug, some in parts.items()},
+        facts,
+    )
+    shutil.rmtree(folder)
+    return Summary(drops, costs)
 
 
-def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
+def _parts_of(
+    molecule: Molecule, settings: Settings, folder: pathlib.Path, slug: str
+) -> list[Part]:
+    # The hash keeps apart molecules that had the same name in another list.
+    stem = f"{slug}.{smiles_hash(molecule.smiles):016x}"
+    n_frames = settings.frames_per_molecule
+    return [
+        Part(
+            molecule,
+            settings,
+            start,
+            min(start + FRAMES_PER_PART, n_frames),
+            folder / f"{stem}.{start}.npz",
+        )
+        for start in range(0, n_frames, FRAMES_PER_PART)
+    ]
+
+
+def _run(jobs: list[Part], workers: int) -> Iterator[int]:
     """Makes the parts in fresh processes; yields the frames of each finished one."""
     # Workers inherit these; numerical libraries read them when they are loaded.
     one_thread: dict[str, str] = dict.fromkeys(
@@ -132,7 +202,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
     except BrokenProcessPool:
         raise UserError(
             "a worker process died, perhaps for lack of memory: give the same command "
-            "again, it goes on from the finished molecules; fewer workers need less"
+            "again, it goes on from the finished parts; fewer workers need less"
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
@@ -185,7 +255,7 @@ def _slugs(molecules: list[Molecule]) -> list[str]:
 
 
 def _open_parts(out: pathlib.Path, settings: Settings) -> pathlib.Path:
-    """The folder of finished molecules, which must have been made in the same way."""
+    """The folder of finished parts, which must have been made in the same way."""
     parts = out.with_name(out.name + ".parts")
     stamp = parts / "settings.json"
     wanted = json.dumps(dataclasses.asdict(settings), sort_keys=True)
@@ -212,39 +282,51 @@ def _replace(path: pathlib.Path, content: bytes) -> None:
     draft.replace(path)
 
 
-def _make_part(job: _Job) -> int:
-    """Samples and labels one molecule in a worker; returns the frames tried."""
-    molecule, settings, path = job
-    arrays, drops = sample_molecule(molecule, settings)
-    content: dict[str, Any] = {**arrays, "drops": np.array(json.dumps(drops))}
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("wb") as file:
-        np.savez(file, **content)
-    draft.replace(path)
-    return settings.frames_per_molecule
+def _make_part(part: Part) -> int:
+    """Samples and labels some frames in a worker; returns how many were tried."""
+    began = time.process_time()
+    arrays, drops, label_s = sample_frames(
+        part.molecule, part.settings, range(part.start, part.stop)
+    )
+    write_part(part.path, arrays, drops, (label_s, time.process_time() - began))
+    return part.stop - part.start
 
 
-def sample_molecule(
-    molecule: Molecule, settings: Settings
-) -> tuple[dict[str, np.ndarray], Counter[str]]:
-    """The labelled frames of one molecule as HDF5 datasets, and its drops by reason."""
+@functools.lru_cache(maxsize=1)
+def _prepared(smiles: str, seed: int) -> Prepared:
+    """The parts of a molecule come one after another, so a worker prepares it once."""
+    return prepare(smiles, seed)
+
+
+def sample_frames(
+    molecule: Molecule, settings: Settings, indices: range
+) -> tuple[dict[str, np.ndarray], Counter[str], float]:
+    """Labelled frames of one molecule as HDF5 datasets.
+
+    Also the numbers of dropped ones by reason, and the CPU seconds of the labels alone.
+    """
     drops: Counter[str] = Counter()
     positions, energies, forces, kinds = [], [], [], []
+    label_s = 0.0
     try:
-        prepared = prepare(molecule.smiles, settings.seed)
+        prepared = _prepared(molecule.smiles, settings.seed)
     except GeometryError:
-        drops["no equilibrium geometry"] = settings.frames_per_molecule
-        return {}, drops
+        drops["no equilibrium geometry"] = len(indices)
+        return {}, drops, label_s
     numbers = prepared.numbers
-    for index in range(settings.frames_per_molecule):
+    for index in indices:
         try:
-            drawn, kind = draw_frame(prepared, settings.seed, index)
+            drawn, kind = draw_frame(
+                prepared, settings.seed, index, settings.thermal_share
+            )
             # Labels belong to the stored float32 positions, not to the drawn ones.
             frame = drawn.astype(np.float32)
             if _closest(frame) < MIN_DISTANCE_ANG:
                 drops["fused atoms"] += 1
                 continue
+            began = time.process_time()
             energy_ev, force_ev = energy_and_forces(numbers, frame)
+            label_s += time.process_time() - began
         except ScfError:
             drops["failed SCF"] += 1
             continue
@@ -258,65 +340,20 @@ def sample_molecule(
         forces.append((force_ev / HARTREE_EV).astype(np.float32))
         kinds.append(kind)
     shape = (len(positions), len(numbers), 3)
-    return {
-        "atomic_numbers": numbers,
-        "coordinates": np.array(positions, np.float32).reshape(shape),
-        ENERGY_KEY: np.array(energies, np.float64),
-        FORCES_KEY: np.array(forces, np.float32).reshape(shape),
-        "frame_kind": np.array(kinds, np.uint8),
-    }, drops
+    return (
+        {
+            "atomic_numbers": numbers,
+            "coordinates": np.array(positions, np.float32).reshape(shape),
+            ENERGY_KEY: np.array(energies, np.float64),
+            FORCES_KEY: np.array(forces, np.float32).reshape(shape),
+            "frame_kind": np.array(kinds, np.uint8),
+        },
+        drops,
+        label_s,
+    )
 
 
 def _closest(positions: np.ndarray) -> float:
     """The smallest distance between two atoms."""
     first, second = np.triu_indices(len(positions), 1)
     return float(np.linalg.norm(positions[first] - positions[second], axis=1).min())
-
-
-def _write(
-    out: pathlib.Path,
-    molecules: dict[str, Molecule],
-    paths: dict[str, pathlib.Path],
-    settings: Settings,
-) -> Counter[str]:
-    """Joins the parts in the order of the list; equal parts give equal bytes."""
-    drops: Counter[str] = Counter()
-    draft = out.with_name(out.name + ".tmp")
-    # The oldest file format stores no times of its groups.
-    with h5py.File(draft, "w", libver=("earliest", "v108")) as file:
-        for slug, arrays, part_drops in _parts(paths):
-            drops.update(part_drops)
-            if not len(arrays.get("coordinates", ())):
-                continue
-            group = file.create_group(slug)
-            molecule = molecules[slug]
-            group.attrs["name"] = molecule.name
-            group.attrs["smiles"] = molecule.smiles
-            group.attrs["held_out"] = is_held_out(molecule.smiles)
-            for key, array in arrays.items():
-                group.create_dataset(key, data=array, track_times=False)
-        file.attrs["schema_version"] = settings.schema_version
-        file.attrs["method"] = METHOD
-        file.attrs["seed"] = settings.seed
-        file.attrs["frames_per_molecule"] = settings.frames_per_molecule
-        file.attrs["versions"] = json.dumps(settings.versions)
-        file.attrs["dropped"] = json.dumps(dict(sorted(drops.items())))
-        file.attrs["frame_kind"] = json.dumps({kind.name: kind for kind in FrameKind})
-        file.attrs["units"] = json.dumps(
-            {
-                "coordinates": "angstrom",
-                ENERGY_KEY: "hartree",
-                FORCES_KEY: "hartree/angstrom",
-            }
-        )
-    draft.replace(out)
-    return drops
-
-
-def _parts(
-    paths: dict[str, pathlib.Path],
-) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, int]]]:
-    for slug, path in paths.items():
-        with np.load(path) as part:
-            arrays = {key: part[key] for key in part.files}
-        yield slug, arrays, json.loads(str(arrays.pop("drops")))

@@ -6,6 +6,8 @@ giving the larger records to the packs that are emptier so far, by edges and by 
 in turn; then full and empty packs swap records. So packs come out nearly equal in
 size, and each is a stratified sample of the window. Packs leave the window in the
 order of their first record.
+
+For studies of batch size, `exact_batches` has plans of a given number of molecules.
 """
 
 from collections.abc import Callable
@@ -47,13 +49,13 @@ class EpochPlan(NamedTuple):
         return len(self.starts) - 1
 
 
-def _shares(sizes: np.ndarray, budget: PackBudget) -> np.ndarray:
+def row_shares(sizes: np.ndarray, budget: PackBudget) -> np.ndarray:
     """Sizes (records, 2 or 3) as fractions of what a row can hold."""
     room = np.array([budget.nodes - 1, budget.edges, budget.pairs], np.float64)
     return sizes / np.maximum(room[: sizes.shape[1]], 1)
 
 
-def _deal(shares: np.ndarray, n_packs: int) -> np.ndarray:
+def deal(shares: np.ndarray, n_packs: int) -> np.ndarray:
     """The pack of each record: (records,) int64."""
     n_records, n_sizes = shares.shape
     by_size = np.argsort(-shares.max(1), kind="stable")
@@ -129,7 +131,7 @@ def _plan_window(
     """Packs of window positions, each in order, and the positions that did not fit."""
     needed = max(shares.sum(0).max(), len(shares) / molecules)
     n_packs = max(1, int(np.ceil(needed - 1e-9)))
-    pack_of = _deal(shares, n_packs)
+    pack_of = deal(shares, n_packs)
     by_pack = np.argsort(pack_of, kind="stable")
     bounds = np.searchsorted(pack_of[by_pack], np.arange(n_packs + 1))
     packs = np.split(by_pack, bounds[1:-1])
@@ -176,7 +178,7 @@ def plan_epoch(
             fresh = permutation[done:]
         done += len(fresh)
         records = np.concatenate([waiting, fresh])
-        shares = _shares(np.stack([c[records] for c in columns], 1), budget)
+        shares = row_shares(np.stack([c[records] for c in columns], 1), budget)
         if shares.max() > 1 + 1e-9:
             raise ValueError(f"a record does not fit {budget}: call check_budget first")
         packs, left = _plan_window(shares, budget.molecules - 1)
@@ -195,13 +197,14 @@ def _largest_loads(sizes: np.ndarray, molecules: int) -> np.ndarray:
     for _ in range(_SAMPLES):
         chosen = sizes[rng.integers(len(sizes), size=window)]
         n_packs = max(1, -(-window // molecules))
-        pack_of = _deal(chosen / sizes.mean(0), n_packs)
+        pack_of = deal(chosen / sizes.mean(0), n_packs)
         loads = [np.bincount(pack_of, column, n_packs) for column in chosen.T]
         largest = np.maximum(largest, np.max(loads, axis=1))
     return largest
 
 
-def _round_up(value: float, step: int) -> int:
+def round_up(value: float, step: int) -> int:
+    """The smallest multiple of ``step`` that is at least ``value``."""
     return int(-(-value // step) * step)
 
 
@@ -236,9 +239,9 @@ def choose_budget(
         cap = int(np.ceil(1.6 * molecules)) + 1 if molecules > 1 else 1
     # One more atom and molecule for padding; round sizes keep memory aligned.
     steps = (8, 32, 32) if loads[0] > 256 else (2, 8, 8)
-    nodes = _round_up(loads[0] + 1, steps[0])
+    nodes = round_up(loads[0] + 1, steps[0])
     edges, *pairs = (
-        _round_up(load, step) for load, step in zip(loads[1:], steps[1:], strict=False)
+        round_up(load, step) for load, step in zip(loads[1:], steps[1:], strict=False)
     )
     return PackBudget(nodes, max(edges, 1), cap + 1, *pairs)
 

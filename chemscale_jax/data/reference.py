@@ -4,7 +4,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from chemscale_jax.chem import elements
+from chemscale_jax.chem.units import HARTREE_EV
+from chemscale_jax.core.errors import UserError
 from chemscale_jax.data.source import FrameSource
+
+KINDS = ("fit", "atoms")
+# Isolated atoms in hartree, unrestricted wB97X/6-31G(d) with Cartesian d functions, for
+# those methods of ANI-1x that have it. Some programs list wB97 under this name.
+_WB97X_6_31GD = {
+    "H": -0.499321232710,
+    "C": -37.8338334397,
+    "N": -54.5732824628,
+    "O": -75.0424519384,
+}
+_ATOMS_HARTREE = {"wb97x_dz": _WB97X_6_31GD, "wB97X/6-31G(d)": _WB97X_6_31GD}
 
 
 class ReferenceEnergies(NamedTuple):
@@ -67,3 +81,59 @@ def fit_reference_energies(
         "residual_std_ev_per_atom": float((residual / source.n_atoms[records]).std()),
     }
     return ReferenceEnergies(symbols, solution, facts)
+
+
+def isolated_atoms(source: FrameSource) -> ReferenceEnergies:
+    """Energies of isolated atoms by the method of the labels.
+
+    They are taken from the data where it has them: frames of one atom, or what the
+    reader set apart in the report. For the other elements there is a table for the
+    method that the report names.
+
+    Args:
+        source: the records.
+
+    Raises:
+        UserError: the energy of an element is not known.
+    """
+    method = str(source.report.get("method"))
+    table = _ATOMS_HARTREE.get(method, {})
+    known = {symbol: energy * HARTREE_EV for symbol, energy in table.items()}
+    known |= source.report.get("isolated_atoms_ev", {})
+    alone = np.flatnonzero((source.n_atoms == 1) & np.isfinite(source.total_energy))
+    for index in alone[::-1]:
+        symbol = elements.symbol_of(int(source.group_species[source.group[index]][0]))
+        known[symbol] = float(source.total_energy[index])
+    symbols = tuple(source.element_symbols)
+    lacking = [symbol for symbol in symbols if symbol not in known]
+    if lacking:
+        raise UserError(
+            f"config.data.reference='atoms' needs the energy of an isolated atom of "
+            f"{', '.join(lacking)} by method {method!r}, which is neither in the data "
+            f"nor in the table (methods {', '.join(_ATOMS_HARTREE)}): use 'fit'"
+        )
+    energies = np.array([known[symbol] for symbol in symbols])
+    facts = {"records": 0, "elements": len(symbols), "isolated_atoms": method}
+    return ReferenceEnergies(symbols, energies, facts)
+
+
+def reference_energies(
+    source: FrameSource, indices: np.ndarray, kind: str
+) -> ReferenceEnergies:
+    """What ``config.data.reference`` asks for: "fit" or "atoms".
+
+    Args:
+        source: the records.
+        indices: records of the training split.
+        kind: one of ``KINDS``.
+
+    Raises:
+        UserError: the kind is unknown, or the energy of an atom is.
+    """
+    if kind not in KINDS:
+        raise UserError(
+            f"config.data.reference={kind!r} is unknown: use {' or '.join(KINDS)}"
+        )
+    if kind == "atoms":
+        return isolated_atoms(source)
+    return fit_reference_energies(source, indices)

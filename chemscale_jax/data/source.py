@@ -11,6 +11,9 @@ from chemscale_jax.chem import elements
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data import checks
 
+# Values of ``FrameSource.given_split``.
+UNUSED, TRAIN, TEST = -1, 0, 1
+
 
 class Record(NamedTuple):
     """One frame of one molecule, in the units of the package."""
@@ -48,6 +51,12 @@ class FrameSource(abc.ABC):
         total_energy: (records,) float64, eV, NaN where not labelled.
         held_out: (records,) bool, records of molecules that the source itself sets
             apart; None when it sets none apart.
+        given_split: (records,) int8, the part that the makers of the data put each
+            record in: ``TRAIN`` (validation frames come out of it), ``TEST`` (only
+            evaluated, never used to decide anything) or ``UNUSED``; None where no
+            split is given.
+        largest_train: how many training frames the makers of the data advise at most,
+            0 for no advice, and why.
         kind: (records,) uint8, how each frame was made, an index into ``kind_names``;
             None when unknown.
         kind_names: names of the kinds.
@@ -70,6 +79,8 @@ class FrameSource(abc.ABC):
         kind: np.ndarray | None = None,
         kind_names: Sequence[str] = (),
         periodic: bool = False,
+        given_split: np.ndarray | None = None,
+        largest_train: tuple[int, str] = (0, ""),
     ):
         self.group = np.asarray(group, np.int32)
         self.group_names = tuple(group_names)
@@ -81,6 +92,8 @@ class FrameSource(abc.ABC):
         self.kind = kind
         self.kind_names = tuple(kind_names)
         self.periodic = periodic
+        self.given_split = given_split
+        self.largest_train = largest_train
         # The atomic numbers that occur, ascending; the columns of `composition`.
         used = [self.group_species[g] for g in np.unique(self.group)]
         self.elements = np.unique(np.concatenate(used))
@@ -110,6 +123,13 @@ class FrameSource(abc.ABC):
     def composition(self, indices: np.ndarray) -> np.ndarray:
         """How many atoms of each element the records have: (records, elements)."""
         return self._group_composition[self.group[indices]]
+
+    def train_warning(self, n_train: int) -> str:
+        """One sentence where ``n_train`` training frames are too many, else ""."""
+        most, reason = self.largest_train
+        if not most or n_train <= most:
+            return ""
+        return f"warning: {n_train:,} training frames, more than {most:,}: {reason}"
 
     def stacks(self, max_atoms: int = 1 << 18) -> Iterator[Stack]:
         """All positions in order, in stacks of at most ``max_atoms`` atoms."""

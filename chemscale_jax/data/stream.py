@@ -1,6 +1,5 @@
 """Epochs of packed molecules: each batch is a function of (seed, epoch, index)."""
 
-import difflib
 import functools
 import math
 from collections.abc import Iterator, Mapping
@@ -14,14 +13,14 @@ from absl import flags
 from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.stream import Epoch
-from chemscale_jax.data import graphs, packing
-from chemscale_jax.data.ani1x import Ani1xSource, embedded_path
+from chemscale_jax.data import duplicates, exact_batches, graphs, label_check, packing
 from chemscale_jax.data.neighbor_table import NeighborTable
-from chemscale_jax.data.reference import ReferenceEnergies, fit_reference_energies
+from chemscale_jax.data.reference import ReferenceEnergies, reference_energies
 from chemscale_jax.data.source import FrameSource
+from chemscale_jax.data.sources import open_source
 from chemscale_jax.data.splits import Split, split_records
+from chemscale_jax.data.training_facts import training_facts
 
-SOURCES = ("embedded", "ani1x", "tfds")
 # Keeps the order of an evaluation set apart from the orders of the epochs.
 _EVAL_EPOCH = (1 << 32) + 1
 
@@ -100,7 +99,7 @@ class GraphStream:
         reference: energies of the elements, which the batches leave out.
         budget: array sizes of a row.
         rows: rows of a batch, of all processes together.
-        evals: "valid", and "heldout" where molecules are held out.
+        evals: "valid", and "heldout" and "test" where the split has them.
         artifacts: what readers of a checkpoint need to know; JSON-able.
         batch_specs: shapes and types of the one kind of batch, of all processes.
     """
@@ -116,7 +115,10 @@ class GraphStream:
         nodes: int = 0,
         edges: int = 0,
         rows: int = 1,
+        exact_molecules: int = 0,
         long_range: float | None = None,
+        reference: str = "fit",
+        labels: Mapping[str, Any] | None = None,
         process_index: int = 0,
         process_count: int = 1,
         workers: int = 0,
@@ -134,8 +136,13 @@ class GraphStream:
                 chooses it from the data.
             edges: edges that a row has room for; 0 chooses it from the data.
             rows: rows of a batch, of all processes together.
+            exact_molecules: records of every training batch but the last, for
+                studies of batch size; 0: as many as fill the rows.
             long_range: longest distance in a second pair list, ``math.inf`` for all
                 pairs of a molecule; None for no such list.
+            reference: which energies of the elements to leave out, see
+                `reference_energies`.
+            labels: outcome of the label check; None where there was none.
             process_index: which of the processes this is.
             process_count: how many processes share each batch.
             workers: processes that read ahead; 0 for a thread.
@@ -162,35 +169,40 @@ class GraphStream:
             "n_edges": self._edges.counts,
             "n_pairs": n_pairs,
         }
-        self.budget = _budget_for(source, split, molecules, self._sizes)
+        self._exact = exact_molecules
+        self.budget = _budget_for(
+            source, split, molecules, self._sizes, exact_molecules, rows
+        )
         self.budget = self.budget._replace(
             nodes=nodes or self.budget.nodes, edges=edges or self.budget.edges
         )
         packing.check_budget(
-            self.budget, **self._sizes, among=_used(split), name_of=source.record_id
+            self.budget, **self._sizes, among=split.used, name_of=source.record_id
         )
-        self.reference = fit_reference_energies(source, split.train)
+        self.reference = reference_energies(source, split.train, reference)
+        self._labels = labels or {"outcome": "off", "reason": "not asked for"}
         local = rows // process_count
         self._local_rows = slice(process_index * local, (process_index + 1) * local)
         self.batch_specs = (graphs.pack_spec(rows, self.budget, source.periodic),)
         self._ahead = (workers, prefetch)
         # A plan of millions of records takes seconds, and is asked for several times.
         self._train_epochs = functools.lru_cache(maxsize=2)(
-            functools.partial(self._epoch, split.train)
+            functools.partial(self._epoch, split.train, exact=exact_molecules)
         )
         self.evals: Mapping[str, Epoch] = {
             name: self._epoch(indices, _EVAL_EPOCH)
-            for name, indices in (("valid", split.valid), ("heldout", split.heldout))
-            if len(indices)
+            for name, indices in split.evaluated.items()
         }
         self.artifacts: Mapping[str, Any] = self._artifacts()
 
     @property
     def summary(self) -> str:
         """What was read and how it is split, in one line."""
-        report, split, fill = (
-            self.artifacts[name] for name in ("source", "split", "fill")
+        report, split, fill, labels, repeated = (
+            self.artifacts[name]
+            for name in ("source", "split", "fill", "label_check", "duplicates")
         )
+        advice = self.source.train_warning(split["train"])
         skipped = sum(report.get("skipped", {}).values())
         units = ", ".join(report.get("units", {}).values())
         return (
@@ -199,15 +211,22 @@ class GraphStream:
             f" and converted to eV and angstrom; {report.get('nan_rows', 0)} rows with "
             f"NaN and {skipped} bad ones left out; {split['train']} frames to train on,"
             f" {split['valid']} to validate, {split['heldout']} of "
-            f"{split['heldout_groups']} held-out molecules; packs filled to "
+            f"{split['heldout_groups']} held-out molecules, {split['test']} to test "
+            f"(split: {split['kind']}); {duplicates.summary_of(repeated)}; "
+            f"{label_check.summary_of(labels)}; packs filled to "
             f"{fill['nodes']:.0%} (atoms) and {fill['edges']:.0%} (edges)"
+            f"{advice and '; '}{advice}"
         )
 
-    def _epoch(self, indices: np.ndarray, epoch: int) -> PackEpoch:
+    def _epoch(self, indices: np.ndarray, epoch: int, exact: int = 0) -> PackEpoch:
         rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
-        plan = packing.plan_epoch(
-            rng.permutation(indices), budget=self.budget, **self._sizes
-        )
+        order, sizes = rng.permutation(indices), self._sizes
+        if exact:
+            plan = exact_batches.plan_exact(
+                order, budget=self.budget, molecules=exact, rows=self.rows, **sizes
+            )
+        else:
+            plan = packing.plan_epoch(order, budget=self.budget, **sizes)
         return PackEpoch(
             self.source,
             plan,
@@ -231,6 +250,7 @@ class GraphStream:
     def _artifacts(self) -> dict[str, Any]:
         train = self.split.train
         first = self.train_epoch(0)
+        facts = training_facts(self.source, train)
         edges_per_atom = (
             self._edges.counts[train].sum() / self.source.n_atoms[train].sum()
         )
@@ -240,6 +260,8 @@ class GraphStream:
             "reference_energies_ev": self.reference.as_dict(),
             "reference_fit": self.reference.statistics,
             "split": self.split.summary,
+            "label_check": dict(self._labels),
+            "duplicates": duplicates.find_duplicates(self.source, self.split),
             "source": self.source.report,
             "data_identity": self.source.identity,
             "cutoff_ang": self._edges.cutoff_ang,
@@ -249,71 +271,38 @@ class GraphStream:
             "statistics": {
                 "elements": [int(z) for z in self.source.elements],
                 "avg_num_neighbors": float(edges_per_atom),
-                "energy_scale": self._force_rms(),
+                "energy_scale": facts.force_rms,
             },
+            "training_range": facts.range,
             "budget": self.budget._asdict(),
             "rows": self.rows,
             "fill": {name: round(share, 4) for name, share in first.fill().items()},
         }
 
-    def _force_rms(self) -> float:
-        """Root mean square of the force components of up to 10,000 training frames."""
-        train = self.split.train
-        some = train[np.linspace(0, len(train) - 1, min(len(train), 10_000), dtype=int)]
-        records = (self.source[int(i)] for i in some)
-        squares = [np.mean(r.forces**2) for r in records if r.forces_mask]
-        return float(np.sqrt(np.mean(squares))) if squares else 1.0
-
-
-def _used(split: Split) -> np.ndarray:
-    """Every record of a split."""
-    return np.concatenate([split.train, split.valid, split.heldout])
-
 
 def _budget_for(
-    source: FrameSource, split: Split, molecules: int, sizes: dict[str, Any]
+    source: FrameSource,
+    split: Split,
+    molecules: int,
+    sizes: dict[str, Any],
+    exact: int,
+    rows: int,
 ) -> packing.PackBudget:
     """Row sizes from the training split, widened to hold every evaluated record."""
     parts: dict[str, Any] = {
         n: None if s is None else s[split.train] for n, s in sizes.items()
     }
-    budget = packing.choose_budget(molecules=molecules, **parts)
-    used = _used(split)
+    if exact:
+        budget = exact_batches.choose_exact_budget(molecules=exact, rows=rows, **parts)
+    else:
+        budget = packing.choose_budget(molecules=molecules, **parts)
+    used = split.used
     largest = {n: 0 if s is None else int(s[used].max()) for n, s in sizes.items()}
     return packing.PackBudget(
         nodes=max(budget.nodes, largest["n_atoms"] + 1),
         edges=max(budget.edges, largest["n_edges"]),
         molecules=budget.molecules,
         pairs=max(budget.pairs, largest["n_pairs"]),
-    )
-
-
-def open_source(data: Any) -> FrameSource:
-    """The source that ``config.data`` names; a path implies "ani1x", unless "tfds".
-
-    Args:
-        data: the ConfigDict ``config.data``.
-
-    Raises:
-        UserError: unknown source, or the reader cannot use the file.
-    """
-    if data.source not in SOURCES:
-        near = difflib.get_close_matches(str(data.source), SOURCES, n=1, cutoff=0.0)
-        raise UserError(
-            f"config.data.source={data.source!r} is unknown: did you mean "
-            f"{near[0]!r}? Sources: {', '.join(SOURCES)}"
-        )
-    if data.source == "tfds":
-        # TFDS takes a second to import, which only its users should pay.
-        from chemscale_jax.data.tfds_ani1x import open_prepared
-
-        return open_prepared(data.path)
-    return Ani1xSource(
-        data.path if data.path or data.source == "ani1x" else embedded_path(),
-        data.labels,
-        energy_unit=data.energy_unit,
-        force_unit=data.force_unit,
-        length_unit=data.length_unit,
     )
 
 
@@ -345,14 +334,21 @@ def make_stream(
     split = split_records(
         source,
         fields.data.split_seed,
+        kind=fields.data.split,
+        block_frames=fields.data.block_frames,
+        gap_frames=fields.data.gap_frames,
+        max_train_atoms=fields.data.max_train_atoms,
         max_frames=fields.data.max_frames,
         train_size=fields.data.train_size,
         valid_size=fields.data.valid_size,
         heldout=fields.data.heldout,
     )
+    labels = label_check.checked_labels(source, split.train, fields.data.label_check)
     return GraphStream(
         source,
         split,
+        labels=labels,
+        reference=fields.data.reference,
         seed=fields.seed,
         cutoff_ang=cutoff,
         # Some models take a second pair list, of all pairs where this is infinite.

@@ -111,7 +111,25 @@ def write_predictions(task: Task, config: Config, workdir: Workdir, lead: bool) 
     for split, epoch in stream.evals.items():
         # A stream of graphs evaluates on packs, whose records it can tell.
         found = predict_split(task, variables, cast(GraphEpoch, epoch), mesh)
+        found = calibrated(found, stream, workdir)
         with_facts(found, stream).save(workdir.predictions / f"{split}.npz")
+
+
+def calibrated(
+    predictions: Predictions, stream: GraphStream, workdir: Workdir
+) -> Predictions:
+    """Energies with the constants of elements that were fitted after training.
+
+    The same predictions for a run without such constants.
+    """
+    if not workdir.artifacts_json.exists():
+        return predictions
+    constants = workdir.artifacts().get("calibration_ev", {})
+    by_element = [
+        constants.get(symbol, 0.0) for symbol in stream.source.element_symbols
+    ]
+    shift = stream.source.composition(predictions.index) @ np.array(by_element)
+    return dataclasses.replace(predictions, energy_pred=predictions.energy_pred + shift)
 
 
 def _unpack(

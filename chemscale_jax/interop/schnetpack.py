@@ -1,4 +1,4 @@
-"""PaiNN of schnetpack 2, with an ``Atomwise`` energy readout."""
+"""PaiNN and SchNet of schnetpack 2, with an ``Atomwise`` energy readout."""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +8,35 @@ import jax
 import numpy as np
 
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.interop.weights import Entry, check_shapes, dense, import_weights
-from chemscale_jax.models import painn
+from chemscale_jax.interop.weights import (
+    Entry,
+    check_shapes,
+    dense,
+    export_weights,
+    import_weights,
+)
+from chemscale_jax.models import painn, schnet
 
 _REQUIRED = {"cutoff", "n_atom_basis", "n_interactions", "n_rbf", "rbf"}
 # Sharing only repeats weights, which the state dict then holds once or repeatedly.
-_OPTIONAL = {"model", "epsilon", "shared_filters", "shared_interactions"}
+_PAINN_OPTIONAL = {"model", "epsilon", "shared_filters", "shared_interactions"}
+_SCHNET_OPTIONAL = {"model", "n_filters", "shared_interactions"}
+_CUTOFF = "representation.cutoff_fn.cutoff"
 _BASES = {"gaussian": "gaussian", "bessel": "sinc"}
+
+
+def _check_names(config: Mapping[str, Any], model: str, optional: set[str]) -> None:
+    if missing := sorted(_REQUIRED - set(config)):
+        raise UserError(f"config lacks {missing}")
+    if unknown := sorted(set(config) - _REQUIRED - optional):
+        raise UserError(
+            f"config options {unknown} are not known; "
+            f"known: {sorted(_REQUIRED | optional)}"
+        )
+    if config.get("model", model) != model:
+        raise UserError(
+            f"config option model is {config['model']!r}, expected {model!r}"
+        )
 
 
 def painn_config(config: Mapping[str, Any]) -> painn.PaiNNConfig:
@@ -23,15 +45,7 @@ def painn_config(config: Mapping[str, Any]) -> painn.PaiNNConfig:
     Raises:
         UserError: for an option that is unknown or has no counterpart here.
     """
-    if missing := sorted(_REQUIRED - set(config)):
-        raise UserError(f"config lacks {missing}")
-    if unknown := sorted(set(config) - _REQUIRED - _OPTIONAL):
-        raise UserError(
-            f"config options {unknown} are not known; "
-            f"known: {sorted(_REQUIRED | _OPTIONAL)}"
-        )
-    if config.get("model", "painn") != "painn":
-        raise UserError(f"config option model is {config['model']!r}, expected 'painn'")
+    _check_names(config, "painn", _PAINN_OPTIONAL)
     if config["rbf"] not in _BASES:
         raise UserError(
             f"config option rbf is {config['rbf']!r}, supported: {sorted(_BASES)}"
@@ -55,9 +69,7 @@ def import_painn(
         UserError: unless every name is used exactly once and every shape fits.
     """
     state = dict(state)
-    _check_buffer(
-        state, "representation.cutoff_fn.cutoff", np.array([config.cutoff_ang])
-    )
+    _check_buffer(state, _CUTOFF, np.array([config.cutoff_ang]))
     if config.basis == "sinc":
         multiples = np.arange(1, config.n_rbf + 1)
         _check_buffer(
@@ -74,7 +86,7 @@ def import_painn(
     for layer in layers:
         name = f"representation.mixing.{layer}.mu_channel_mix"
         _split(state, f"{name}.weight", [f"{name}.V.weight", f"{name}.W.weight"])
-    tree = import_weights(state, _entries(config))
+    tree = import_weights(state, _painn_entries(config))
     model = painn.make_model_from(config)
     check_shapes(tree, jax.eval_shape(model.init, jax.random.key(0)))
     return tree
@@ -107,7 +119,7 @@ def _split(
     state.update(zip(names, parts, strict=True))
 
 
-def _entries(config: painn.PaiNNConfig) -> list[Entry]:
+def _painn_entries(config: painn.PaiNNConfig) -> list[Entry]:
     inner = "representation"
     entries = [Entry(f"{inner}.embedding.weight", ("params", "embedding", "embedding"))]
     if config.basis == "gaussian":
@@ -135,4 +147,67 @@ def _entries(config: painn.PaiNNConfig) -> list[Entry]:
         entries += dense(f"{mix}.W", "params", ours, "U", bias=False)
     entries += dense("output_modules.0.outnet.0", "params", "readout_0", "hidden")
     entries += dense("output_modules.0.outnet.1", "params", "readout_0", "out")
+    return entries
+
+
+def schnet_config(config: Mapping[str, Any]) -> schnet.SchNetConfig:
+    """Our hyperparameters for the reference's arguments.
+
+    Raises:
+        UserError: for an option that is unknown or has no counterpart here.
+    """
+    _check_names(config, "schnet", _SCHNET_OPTIONAL)
+    if config["rbf"] != "gaussian":
+        raise UserError(f"config option rbf is {config['rbf']!r}, supported: gaussian")
+    return schnet.SchNetConfig(
+        **schnet.SCHNETPACK,
+        width=config["n_atom_basis"],
+        depth=config["n_interactions"],
+        n_filters=config.get("n_filters") or 0,
+        n_rbf=config["n_rbf"],
+        cutoff_ang=float(config["cutoff"]),
+    )
+
+
+def import_schnet(
+    state: Mapping[str, np.ndarray], config: schnet.SchNetConfig
+) -> dict[str, Any]:
+    """Our ``{"params", "constants"}`` from the reference's state dict.
+
+    Raises:
+        UserError: unless every name is used exactly once and every shape fits.
+    """
+    state = dict(state)
+    _check_buffer(state, _CUTOFF, np.array([config.cutoff_ang]))
+    tree = import_weights(state, _schnet_entries(config))
+    model = schnet.make_model_from(config)
+    check_shapes(tree, jax.eval_shape(model.init, jax.random.key(0)))
+    return tree
+
+
+def export_schnet(
+    variables: Mapping[str, Any], config: schnet.SchNetConfig
+) -> dict[str, np.ndarray]:
+    """The reference's state dict from our ``{"params", "constants"}``."""
+    state = export_weights(variables, _schnet_entries(config))
+    return {**state, _CUTOFF: np.array([config.cutoff_ang], np.float32)}
+
+
+def _schnet_entries(config: schnet.SchNetConfig) -> list[Entry]:
+    inner = "representation"
+    entries = [Entry(f"{inner}.embedding.weight", ("params", "embedding", "embedding"))]
+    for theirs, ours in (("offsets", "centres"), ("widths", "widths")):
+        entries.append(
+            Entry(f"{inner}.radial_basis.{theirs}", ("constants", "radial", ours))
+        )
+    for layer in range(config.depth):
+        theirs = f"{inner}.interactions.{layer}"
+        ours = ("params", f"interaction_{layer}")
+        entries += dense(f"{theirs}.filter_network.0", *ours, "filter", "hidden")
+        entries += dense(f"{theirs}.filter_network.1", *ours, "filter", "out")
+        entries += dense(f"{theirs}.in2f", *ours, "sender", bias=False)
+        entries += dense(f"{theirs}.f2out.0", *ours, "hidden")
+        entries += dense(f"{theirs}.f2out.1", *ours, "out")
+    entries += dense("output_modules.0.outnet.0", "params", "readout", "hidden")
+    entries += dense("output_modules.0.outnet.1", "params", "readout", "out")
     return entries

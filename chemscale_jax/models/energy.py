@@ -20,6 +20,9 @@ class EnergyModel:
     cutoff_ang: float  # edges up to this length must be in the pack
     # Length of the second pair list of the pack, for models that ask for one.
     pair_cutoff_ang: float | None = None
+    # True where the energy of an atom follows from atoms that edges join to it, so that
+    # far fragments of a molecule add up and periodic cells need nothing else.
+    local: bool = True
     # key -> {"params": trained, "constants": saved and sharded, never updated}
     init: Callable[[Key], dict[str, Params]]
     # params, constants, pack -> energy_N in eV, 0 for padding

@@ -1,8 +1,4 @@
-"""Energies and forces of molecules: the losses of Eq. 4 and Eq. 5 (Frey et al.).
-
-``L = 1/N sum_i [ alpha_E ||E_i - E^_i||^p + alpha_F ||F_i - F^_i||^p ]`` over the N
-molecules of a batch, with p = 2 (Eq. 4) or p = 1 (Eq. 5).
-"""
+"""Energies and forces of molecules as a learning problem."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,9 +12,7 @@ from chemscale_jax.core.task import Mean, Metrics, Task
 from chemscale_jax.core.types import Array, Config, Key, Params
 from chemscale_jax.models import ENERGY_MODELS
 from chemscale_jax.models.energy import EnergyModel, energy_and_forces
-
-POWERS = ("l1", "l2")
-FORMS = ("component", "equation")
+from chemscale_jax.tasks import force_losses
 
 
 def make_model(config: Config, artifacts: Mapping[str, Any]) -> EnergyModel:
@@ -61,13 +55,13 @@ def make_task(
     """The task of ``config.model`` under ``config.loss``.
 
     Args:
-        config: the whole config; ``loss`` has ``power``, ``form``, ``alpha_energy``
-            and ``alpha_force``; see `make_model` for ``model``.
+        config: the whole config; see `force_losses` for ``loss`` and `make_model` for
+            ``model``.
         batch_specs: shapes and dtypes of the batches.
-        artifacts: facts of the stream.
+        artifacts: facts of the stream; ``planned`` where loss weights change.
     """
-    loss = config.loss
-    _check(loss)
+    terms = force_losses.make_terms(config.loss)
+    loss_weights, weights_at = force_losses.make_weights(config.loss, terms, artifacts)
     model = make_model(config, artifacts)
 
     def predict(params: Params, constants: Params, pack: GraphPack) -> dict:
@@ -77,7 +71,7 @@ def make_task(
     def eval_fn(params: Params, constants: Params, batch: GraphPack) -> Metrics:
         def of_row(pack: GraphPack) -> Metrics:
             found = predict(params, constants, pack)
-            return row_metrics(pack, found["energy_M"], found["forces_N3"])
+            return row_metrics(pack, found["energy_M"], found["forces_N3"], terms)
 
         rows = _over_rows(of_row, batch)
         return jax.tree.map(lambda x_B: jnp.sum(x_B, axis=0), rows)
@@ -91,18 +85,14 @@ def make_task(
     def predict_rows(params: Params, constants: Params, batch: GraphPack) -> dict:
         return _over_rows(lambda pack: predict(params, constants, pack), batch)
 
-    weights = {
-        f"energy_{loss.power}": loss.alpha_energy,
-        f"force_{loss.power}_{loss.form}": loss.alpha_force,
-    }
     return Task(
         name=f"force_field/{model.name}",
         init=model.init,
         loss_fn=loss_fn,
         eval_fn=eval_fn,
         predict_fn=predict_rows,
-        # A weight of zero takes the term out, so that forces alone need no energies.
-        loss_weights={name: weight for name, weight in weights.items() if weight},
+        loss_weights=loss_weights,
+        weights_at=weights_at,
         units={
             "energy_l1": "eV",
             "energy_l2": "eV^2",
@@ -112,6 +102,7 @@ def make_task(
             "force_l2_equation": "(eV/A)^2",
             "energy_mae": "meV/atom",
             "force_mae": "meV/A",
+            **terms.units,
         },
         headline=("force_mae", "energy_mae"),
         counter="frames",
@@ -120,46 +111,45 @@ def make_task(
     )
 
 
-def row_metrics(pack: GraphPack, energy_M: Array, forces_N3: Array) -> Metrics:
+def row_metrics(
+    pack: GraphPack,
+    energy_M: Array,
+    forces_N3: Array,
+    terms: force_losses.Terms | None = None,
+) -> Metrics:
     """Every error of one pack, each as a mean over what is labelled.
 
-    ``component`` means over all real force components of the batch, as the paper's
-    code does; ``equation`` takes the norm over all components of a molecule and means
-    over molecules, as Eq. 4 and Eq. 5 are printed.
+    Args:
+        pack: has the labels.
+        energy_M: predicted energies, eV.
+        forces_N3: predicted forces, eV/angstrom.
+        terms: of the loss; those that are not among the usual errors are added.
     """
-    # Make labels that may be missing harmless before they meet a prediction.
-    energy_error_M = jnp.where(pack.energy_mask_M, energy_M - pack.energy_M, 0.0)
-    labelled_N1 = pack.forces_mask_N[:, None]
-    force_error_N3 = jnp.where(labelled_N1, forces_N3 - pack.forces_N3, 0.0)
-
-    def per_molecule(x_N: Array) -> Array:
-        return jax.ops.segment_sum(
-            x_N, pack.molecule_N, pack.energy_M.shape[0], indices_are_sorted=True
-        )
-
-    real_N = (pack.species_N > 0).astype(jnp.float32)
-    atoms_M = jnp.maximum(per_molecule(real_N), 1.0)
-    square_M = per_molecule(jnp.sum(force_error_N3**2, axis=-1))
-    energies = jnp.sum(pack.energy_mask_M, dtype=jnp.float32)
-    components = 3 * jnp.sum(pack.forces_mask_N, dtype=jnp.float32)
-    with_forces = jnp.sum(
-        per_molecule(pack.forces_mask_N.astype(jnp.float32)) > 0, dtype=jnp.float32
-    )
-    frames = jnp.sum(pack.molecule_mask_M, dtype=jnp.float32)
-    absolute = jnp.sum(jnp.abs(force_error_N3))
-    return {
-        "energy_l1": Mean(jnp.sum(jnp.abs(energy_error_M)), energies),
-        "energy_l2": Mean(jnp.sum(energy_error_M**2), energies),
+    errors = force_losses.errors_of(pack, energy_M, forces_N3)
+    square_M = errors.per_molecule(jnp.sum(errors.forces_N3**2, axis=-1))
+    energies, components = errors.energies, errors.components
+    absolute_M = jnp.abs(errors.energy_M)
+    absolute = jnp.sum(jnp.abs(errors.forces_N3))
+    metrics = {
+        "energy_l1": Mean(jnp.sum(absolute_M), energies),
+        "energy_l2": Mean(jnp.sum(errors.energy_M**2), energies),
         "force_l1_component": Mean(absolute, components),
-        "force_l2_component": Mean(jnp.sum(force_error_N3**2), components),
-        "force_l1_equation": Mean(jnp.sum(_root(square_M)), with_forces),
-        "force_l2_equation": Mean(jnp.sum(square_M), with_forces),
-        "energy_mae": Mean(1e3 * jnp.sum(jnp.abs(energy_error_M) / atoms_M), energies),
+        "force_l2_component": Mean(jnp.sum(errors.forces_N3**2), components),
+        "force_l1_equation": Mean(
+            jnp.sum(force_losses.root(square_M)), errors.molecules
+        ),
+        "force_l2_equation": Mean(jnp.sum(square_M), errors.molecules),
+        "energy_mae": Mean(1e3 * jnp.sum(absolute_M / errors.atoms_M), energies),
         "force_mae": Mean(1e3 * absolute, components),
-        "frames": Mean(frames, jnp.ones(())),
+        "frames": Mean(jnp.sum(pack.molecule_mask_M, dtype=jnp.float32), jnp.ones(())),
         "node_fill": _fill(pack.species_N > 0),
         "edge_fill": _fill(pack.receivers_E < pack.species_N.shape[0] - 1),
     }
+    if terms is not None and terms.energy_name not in metrics:
+        metrics[terms.energy_name] = terms.energy(errors)
+    if terms is not None and terms.force_name not in metrics:
+        metrics[terms.force_name] = terms.force(errors)
+    return metrics
 
 
 def _over_rows(function: Callable[[GraphPack], Any], batch: GraphPack) -> Any:
@@ -176,23 +166,3 @@ def _over_rows(function: Callable[[GraphPack], Any], batch: GraphPack) -> Any:
 def _fill(mask: Array) -> Mean:
     """The share of a pack's places that is taken."""
     return Mean(jnp.sum(mask, dtype=jnp.float32), jnp.float32(mask.size))
-
-
-def _root(square_M: Array) -> Array:
-    """Square roots whose gradient at zero is zero."""
-    positive_M = square_M > 0
-    return jnp.where(positive_M, jnp.sqrt(jnp.where(positive_M, square_M, 1.0)), 0.0)
-
-
-def _check(loss: Config) -> None:
-    if loss.power not in POWERS:
-        raise UserError(f"config.loss.power is {loss.power!r}, expected {POWERS}")
-    if loss.form not in FORMS:
-        raise UserError(f"config.loss.form is {loss.form!r}, expected {FORMS}")
-    if min(loss.alpha_energy, loss.alpha_force) < 0 or not (
-        loss.alpha_energy or loss.alpha_force
-    ):
-        raise UserError(
-            f"config.loss has alpha_energy={loss.alpha_energy}, alpha_force="
-            f"{loss.alpha_force}; both must be >= 0 and one positive"
-        )

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -143,7 +144,9 @@ def best_step(workdir: Workdir) -> int:
     with _reader(workdir) as manager:
         steps = manager.all_steps()
         if not steps:
-            raise UserError(f"{workdir.path} has no complete checkpoint; train first")
+            lanes = (workdir.path / "lanes").is_dir()
+            advice = "give one of its runs, like lanes/0" if lanes else "train first"
+            raise UserError(f"{workdir.path} has no complete checkpoint; {advice}")
         losses = {step: _loss_at(workdir, step) for step in steps}
     ranked = [(loss, step) for step, loss in losses.items() if loss is not None]
     return min(ranked)[1] if ranked else max(steps)
@@ -175,6 +178,8 @@ def load_variables(workdir: Workdir, step: int | None = None) -> dict[str, Param
 
     The averaged weights, where the run kept them.
     """
+    if step is None and workdir.weights_npz.exists():
+        return load_params_file(str(workdir.weights_npz))
     step = best_step(workdir) if step is None else step
     with _reader(workdir) as manager:
         restored = manager.restore(
@@ -183,6 +188,32 @@ def load_variables(workdir: Workdir, step: int | None = None) -> dict[str, Param
     state = jax.tree.map(np.asarray, restored["state"])
     params = state.get("ema_params") or state["params"]
     return {"params": params, "constants": state.get("constants") or {}}
+
+
+def pack(workdir: Workdir, folder: Workdir) -> None:
+    """Writes what predictions need of a run: its facts, and its best weights as .npz.
+
+    Everything that reads the folder of a run to use it reads this one, which is small
+    and has no checkpoints to resume from.
+
+    Raises:
+        UserError: the run has no complete checkpoint, or the folder holds a run.
+    """
+    variables = load_variables(workdir)
+    if folder.config_json.exists():
+        raise UserError(f"{folder.path} holds a run already; choose another --out")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    for path in (
+        workdir.config_json,
+        workdir.run_json,
+        workdir.artifacts_json,
+        workdir.check_json,
+        workdir.card,
+    ):
+        if path.exists():
+            shutil.copy(path, folder.path / path.name)
+    arrays = dict(zip(tree_paths(variables), jax.tree.leaves(variables), strict=True))
+    np.savez_compressed(folder.weights_npz, allow_pickle=False, **arrays)
 
 
 def load_params_file(path: str) -> dict[str, Params]:

@@ -21,9 +21,14 @@ def evaluate(
     """The metrics of a whole split, summed in float64 before they are divided."""
     total: Any = None
     for batch in batches:
-        part = jax.tree.map(np.float64, jax.device_get(eval_step(state, put(batch))))
-        total = part if total is None else jax.tree.map(np.add, total, part)
+        total = add(total, jax.device_get(eval_step(state, put(batch))))
     return total
+
+
+def add(total: Any, part: Metrics) -> Any:
+    """A sum in float64 on the host; a total of None is empty."""
+    part = jax.tree.map(np.float64, part)
+    return part if total is None else jax.tree.map(np.add, total, part)
 
 
 def loss(metrics: Metrics, task: Task) -> float:

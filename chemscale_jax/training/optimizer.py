@@ -1,7 +1,8 @@
 """From a config to an optimiser: directions from optax, step size from a schedule."""
 
 import re
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -76,6 +77,43 @@ def make_optimizer(config: Config, steps: int, frozen: tuple[str, ...]) -> Optim
         transform=transform,
         ema_decay=config.ema_decay,
     )
+
+
+def make_lane_optimizer(
+    configs: Sequence[Config], steps: Sequence[int], frozen: tuple[str, ...]
+) -> Callable[[Array], Optimizer]:
+    """The optimiser of each of several lanes of one program, by the lane's number.
+
+    Args:
+        configs: ``config.optimizer`` of each lane; they may differ in learning rate,
+            schedule and weight decay.
+        steps: length of the schedule of each lane, as in `make_optimizer`.
+        frozen: regular expressions of parameter paths that must not move.
+    """
+    lengths = [
+        config.decay_steps or own for config, own in zip(configs, steps, strict=True)
+    ]
+    schedules = [make_schedule(c, n) for c, n in zip(configs, lengths, strict=True)]
+    alike = all(
+        (c.to_dict(), n) == (configs[0].to_dict(), lengths[0])
+        for c, n in zip(configs, lengths, strict=True)
+    )
+    decays = [config.weight_decay for config in configs]
+
+    def of_lane(lane: Array) -> Optimizer:
+        fields = configs[0].to_dict()
+        if any(decay != decays[0] for decay in decays):
+            fields["weight_decay"] = jnp.asarray(decays)[lane]
+        optimizer = make_optimizer(types.SimpleNamespace(**fields), lengths[0], frozen)
+        if alike:
+            return optimizer
+
+        def schedule(step: ArrayLike) -> ArrayLike:
+            return jnp.stack([jnp.asarray(of(step)) for of in schedules])[lane]
+
+        return optimizer._replace(schedule=schedule)
+
+    return of_lane
 
 
 def make_schedule(config: Config, steps: int) -> optax.Schedule:

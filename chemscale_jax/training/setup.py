@@ -61,6 +61,43 @@ def claim(workdir: Workdir, config: Mapping[str, Any]) -> None:
     update_run(workdir, **describe_run(), state="running", stop_reason="")
 
 
+def inherit_statistics(
+    artifacts: Mapping[str, Any], init_from: str, workdir: Workdir
+) -> dict[str, Any]:
+    """Artifacts of a stream, for weights that come from another run.
+
+    Hyperparameters that a model takes from ``artifacts["statistics"]`` belong to its
+    weights, so they stay those of the run the weights came from. All other facts, the
+    reference energies among them, are those of the new data.
+
+    Args:
+        artifacts: of the stream.
+        init_from: ``config.init_from``; nothing is inherited from an ``.npz``.
+        workdir: of the new run; one that is resumed has inherited already.
+
+    Raises:
+        UserError: the new data have elements that the first run did not have.
+    """
+    own = dict(artifacts)
+    if not os.path.isdir(init_from):
+        resumed = bool(init_from) and workdir.artifacts_json.exists()
+        source = workdir if resumed else None
+    else:
+        source = Workdir(pathlib.Path(init_from))
+    statistics = source.artifacts().get("statistics") if source else None
+    if statistics is None or "statistics" not in own:
+        return own
+    fresh = set(own["statistics"].get("elements", ()))
+    unseen = sorted(fresh - set(statistics.get("elements", fresh)))
+    if unseen:
+        raise UserError(
+            f"config.init_from={init_from} was not trained on the elements with atomic "
+            f"numbers {unseen}, which the data have; leave out their molecules, or "
+            "train anew on data with all elements"
+        )
+    return {**own, "statistics": statistics}
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """Eight characters that stand for what a config computes."""
     kept = {k: v for k, v in _flat(config).items() if not k.startswith(_FREE)}
@@ -71,7 +108,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """``field: saved -> given`` for each field that matters and differs."""
     # Through JSON, so that tuples and lists compare equal.
-    left, right = _flat(saved), _flat(json.loads(json.dumps(given)))
+    left, right = (_flat(json.loads(json.dumps(side))) for side in (saved, given))
     return [
         f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}"
         for key in sorted({*left, *right})

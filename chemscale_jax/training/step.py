@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from chemscale_jax.core import partition
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.core.task import Mean, Metrics, Task, loss_of
+from chemscale_jax.core.task import Mean, Metrics, Task, at_step, loss_of
 from chemscale_jax.core.types import Array, Batch, Key, Params
 from chemscale_jax.training import tse
 from chemscale_jax.training.optimizer import Optimizer
@@ -39,7 +39,7 @@ class StepOutput(NamedTuple):
     metrics: Mapping[str, Mean]
 
 
-def init_state(task: Task, optimizer: Optimizer, seed: int) -> TrainState:
+def init_state(task: Task, optimizer: Optimizer, seed: int | Array) -> TrainState:
     """The state before the first step, a function of the seed alone."""
     variables = task.init(jax.random.key(seed))
     params = variables["params"]
@@ -93,16 +93,15 @@ def make_init(
     shapes = jax.eval_shape(lambda: init_state(task, optimizer, 0))
     shardings = state_shardings(shapes, task, optimizer, mesh_rules, mesh)
 
-    def init(seed: int) -> TrainState:
-        return jax.jit(
-            lambda: init_state(task, optimizer, seed), out_shardings=shardings
-        )()
-
+    # The seed is an argument, so that runs of all seeds share one program.
+    init = jax.jit(
+        lambda seed: init_state(task, optimizer, seed), out_shardings=shardings
+    )
     return init, shardings
 
 
 def make_train_step(
-    task: Task, optimizer: Optimizer, seed: int, slices: int = 1
+    task: Task, optimizer: Optimizer, seed: int | Array, slices: int = 1
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepOutput]]:
     """The step as a pure function of (state, batch, whether it ends an epoch).
 
@@ -116,8 +115,9 @@ def make_train_step(
     ) -> tuple[TrainState, StepOutput]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
+        now = at_step(task, state.step)
         loss, metrics, grads = loss_and_grads(
-            task, state.params, state.constants, batch, key, slices
+            now, state.params, state.constants, batch, key, slices
         )
         moved, opt_state, grad_norm = optimizer.direction(
             grads, state.opt_state, state.params

@@ -118,3 +118,30 @@ def test_force_error_of_each_element(frames):
     assert {z: count for z, (_, count) in found.items()} == {1: 2, 8: 1}
     assert found[1][0] == pytest.approx(100.0, abs=EXACT)
     assert found[8][0] == pytest.approx(100.0, abs=EXACT)
+
+
+def test_spread_of_an_ensemble_is_ranked_against_its_errors(frames):
+    assert "rho" not in tables.results_table({"valid": frames}, force_only=False)
+    # Energy errors are 15 and 10 meV per atom, force errors 173 meV/A everywhere.
+    ensemble = dataclasses.replace(
+        frames,
+        energy_std=np.array([0.4, 0.1]),
+        forces_std=np.array([0.1, 0.2, 0.3], np.float32),
+    )
+    cells = tables.uncertainty_cells("valid", ensemble)
+    assert cells[:5] == ["valid", "all", "12.5", "150.0", "1.00"]
+    assert cells[5:7] == ["173.2", "200.0"]
+    table = tables.results_table({"valid": ensemble}, force_only=False)
+    assert "energy rho" in table
+    assert "means over an ensemble" in table
+
+
+def test_rank_correlation_with_ties_and_without_spread():
+    x = np.array([1.0, 2.0, 2.0, 4.0])
+    # Ranks 1, 2.5, 2.5, 4 against 1, 3, 2, 4.
+    expected = np.corrcoef([1, 2.5, 2.5, 4], [1, 3, 2, 4])[0, 1]
+    assert tables.rank_correlation(x, np.array([0.0, 5.0, 3.0, 9.0])) == (
+        pytest.approx(expected)
+    )
+    assert tables.rank_correlation(x, -(x**3)) == pytest.approx(-1.0)
+    assert tables.rank_correlation(x, np.ones(4)) is None

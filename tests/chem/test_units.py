@@ -38,3 +38,19 @@ def test_unknown_unit_names_the_nearest(quantity, unit, nearest):
 def test_unknown_quantity():
     with pytest.raises(ValueError, match="unknown quantity 'mass'"):
         units.unit_factor("mass", "eV")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("Hartree", "hartree"),
+        ("kcal/mol/Ang", "kcal/mol/angstrom"),
+        ("eV/Å", "eV/angstrom"),
+        ("Ha/Bohr", "hartree/bohr"),
+        ("cm-1", "cm^-1"),
+        (" Ang ", "angstrom"),
+        ("calories", "calories"),
+    ],
+)
+def test_other_spellings(written, meant):
+    assert units.spelled_out(written) == meant

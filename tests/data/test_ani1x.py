@@ -125,8 +125,6 @@ def test_label_sets(tmp_path):
     assert (len(some), some.report["groups_without_labels"]) == (60, 1)
     with pytest.raises(UserError, match=r"pbe.*forces: b3lyp, wb97x_dz, xtb"):
         Ani1xSource(path, "pbe")
-    with pytest.raises(UserError, match=r"energies but no forces.*b3lyp"):
-        Ani1xSource(path, "ccsd(t)_cbs")
     single = write_ani1x(tmp_path / "b.h5", labels=("pbe0_mbd",))
     assert Ani1xSource(single).report["method"] == "pbe0_mbd"
     with h5py.File(single, "r+") as file:
@@ -134,6 +132,30 @@ def test_label_sets(tmp_path):
             del file[f"{name}/pbe0_mbd.forces"]
     with pytest.raises(UserError, match="it has no forces; energies only: pbe0_mbd"):
         Ani1xSource(single)
+
+
+def test_label_sets_with_energies_only(tmp_path):
+    path = write_ani1x(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        for k, name in enumerate(FORMULAS):
+            cbs = np.full(20, -2.0)
+            cbs[5:] = np.nan
+            file[f"{name}/ccsd(t)_cbs.energy"] = cbs
+            file[f"{name}/hf_tz.energy"] = np.full(20, -1.0 - k)
+            file[f"{name}/mp2_tz.corr_energy"] = np.full(20, -0.25)
+            # Without the Hartree-Fock energy of its basis it is of no use.
+            file[f"{name}/mp2_qz.corr_energy"] = np.full(20, -0.25)
+    source = Ani1xSource(path, "ccsd(t)_cbs")
+    assert (len(source), source.report["nan_rows"]) == (20, 60)
+    record = source[7]
+    assert (record.energy_mask, record.forces_mask) == (True, False)
+    assert record.energy == pytest.approx(-2 * HARTREE_EV)
+    assert record.forces.shape == record.positions.shape
+    assert not record.forces.any()
+    total = Ani1xSource(path, "mp2_tz")
+    assert total[45].energy == pytest.approx(-3.25 * HARTREE_EV)
+    with pytest.raises(UserError, match=r"mp2_qz.*only: ccsd\(t\)_cbs, hf_tz, mp2_tz$"):
+        Ani1xSource(path, "mp2_qz")
 
 
 def test_extras_of_the_embedded_set(tmp_path):

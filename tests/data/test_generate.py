@@ -5,20 +5,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import h5py
 import numpy as np
 import pytest
 
 from chemscale_jax.chem.geometries import GeometryError
-from chemscale_jax.chem.molecule_list import Molecule, is_held_out, load_molecules
-from chemscale_jax.chem.units import HARTREE_EV
+from chemscale_jax.chem.molecule_list import (
+    Molecule,
+    is_held_out,
+    load_molecules,
+    smiles_hash,
+)
+from chemscale_jax.chem.units import BOHR_ANG, HARTREE_EV
 from chemscale_jax.chem.xtb import ScfError, energy_and_forces
 from chemscale_jax.commands import generate as command
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data import generate as module
 from chemscale_jax.data.data_card import data_card
-from chemscale_jax.data.generate import Settings, generate, sample_molecule, slug_of
+from chemscale_jax.data.generate import Settings, generate, sample_frames, slug_of
+from chemscale_jax.data.generated_file import Cost
 
 EMBEDDED = importlib.resources.files("chemscale_jax.data") / "embedded"
 EMBEDDED_H5 = pathlib.Path(str(EMBEDDED / "gfn2_small.h5"))
@@ -29,7 +36,9 @@ SETTINGS = Settings(seed=0, frames_per_molecule=4, versions={})
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> pathlib.Path:
     out = tmp_path_factory.mktemp("two") / "two.h5"
-    assert not generate(out, MOLECULES, frames_per_molecule=4, workers=2)
+    summary = generate(out, MOLECULES, frames_per_molecule=4, workers=2)
+    assert not summary.drops
+    assert {n: cost.labels for n, cost in summary.costs.items()} == {3: 4, 15: 4}
     assert [path.name for path in out.parent.iterdir()] == ["two.h5"]
     return out
 
@@ -79,7 +88,8 @@ def test_killed_run_goes_on_to_the_same_bytes(made, tmp_path):
         start_new_session=True,
         stderr=subprocess.DEVNULL,
     )
-    first = tmp_path / "killed.h5.parts" / "water.npz"
+    name = f"water.{smiles_hash('O'):016x}.0.npz"
+    first = tmp_path / "killed.h5.parts" / name
     deadline = time.monotonic() + 60
     while not first.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -89,18 +99,88 @@ def test_killed_run_goes_on_to_the_same_bytes(made, tmp_path):
     assert not out.exists()
     written = first.stat().st_mtime_ns
     stamps = []
-    keep = module._write
+    keep = module.join_parts
 
     def spy(*args):
         stamps.append(first.stat().st_mtime_ns)
         return keep(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_write", spy)
+        patch.setattr(module, "join_parts", spy)
         assert command.main([*arguments, f"--card={tmp_path / 'CARD.md'}"]) == 0
     assert stamps == [written]  # the finished molecule was not made again
     assert out.read_bytes() == made.read_bytes()
     assert (tmp_path / "CARD.md").read_text() == data_card(out)
+
+
+def test_small_parts_make_the_same_bytes(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FRAMES_PER_PART", 3)
+
+    def in_this_process(jobs, workers):
+        assert [(job.start, job.stop) for job in jobs] == [(0, 3), (3, 4)] * 2
+        # Last part first: no part may need what another did.
+        return [module._make_part(job) for job in reversed(jobs)]
+
+    monkeypatch.setattr(module, "_run", in_this_process)
+    out = tmp_path / "small.h5"
+    generate(out, MOLECULES, frames_per_molecule=4)
+    assert out.read_bytes() == made.read_bytes()
+
+
+def test_labels_are_those_of_tblite_called_directly(made):
+    interface = pytest.importorskip("tblite.interface")
+    with h5py.File(made) as file:
+        for name in ("water", "toluene"):
+            datasets = file[name]
+            assert isinstance(datasets, h5py.Group)
+            numbers = np.asarray(datasets["atomic_numbers"])
+            energies = np.asarray(datasets[module.ENERGY_KEY])
+            forces = np.asarray(datasets[module.FORCES_KEY])
+            # In an order that is not the file's.
+            for index in (2, 0, 3, 1):
+                frame = np.asarray(datasets["coordinates"])[index].astype(np.float64)
+                calculator = interface.Calculator("GFN2-xTB", numbers, frame / BOHR_ANG)
+                calculator.set("verbosity", 0)
+                calculator.set("accuracy", 0.1)
+                result = calculator.singlepoint()
+                # Only the last digit may differ: the label went through eV.
+                assert result.get("energy") == pytest.approx(energies[index], rel=1e-15)
+                direct = -result.get("gradient") / BOHR_ANG
+                np.testing.assert_allclose(forces[index], direct, rtol=1e-6, atol=1e-9)
+
+
+def test_command_line_sizes(tmp_path, capsys, monkeypatch):
+    asked = {}
+
+    def made_up(out, molecules, **options):
+        asked.update(options, names=[molecule.name for molecule in molecules])
+        pathlib.Path(out).write_bytes(b"")
+        return module.Summary(Counter(), {3: Cost(8, 0.008, 0.016)})
+
+    monkeypatch.setattr(command, "generate", made_up)
+    listed = tmp_path / "list.csv"
+    listed.write_text("name,smiles\nwater,O\ntoluene,Cc1ccccc1\nmethane,C\n")
+    arguments = [f"--out={tmp_path / 'x.h5'}", f"--molecules={listed}"]
+    chosen = ["--max-atoms=5", "--frames=7", "--thermal-share=0.05"]
+    assert command.main([*arguments, *chosen]) == 0
+    assert asked["names"] == ["water", "methane"]
+    assert asked["frames_per_molecule"] == 4
+    assert asked["thermal_share"] == 0.05
+    table = capsys.readouterr().out
+    assert "    3        8      1.00      2.00                500" in table
+    with pytest.raises(UserError, match="no molecule has at most 2 atoms"):
+        command.main([*arguments, "--max-atoms=2"])
+
+
+def test_thermal_share_is_kept_where_it_is_not_the_usual(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        module, "_run", lambda jobs, workers: map(module._make_part, jobs)
+    )
+    out = tmp_path / "x.h5"
+    generate(out, MOLECULES[:1], frames_per_molecule=30, thermal_share=0.0)
+    with h5py.File(out) as file:
+        assert file.attrs["thermal_share"] == 0.0
+        assert 1 not in np.asarray(file["water/frame_kind"])
 
 
 def test_parts_of_other_settings_are_refused(tmp_path):
@@ -117,18 +197,18 @@ def test_drops_are_counted_by_reason(monkeypatch):
     def impossible(*args):
         raise GeometryError
 
-    arrays, drops = sample_molecule(MOLECULES[0], SETTINGS)
+    arrays, drops, _ = sample_frames(MOLECULES[0], SETTINGS, range(4))
     assert len(arrays["coordinates"]) == 4
     assert not drops
     for name, value, reason in (
         ("MAX_FORCE_EV_PER_ANG", 1e-6, "absurd forces"),
         ("MIN_DISTANCE_ANG", 5.0, "fused atoms"),
         ("energy_and_forces", failing, "failed SCF"),
-        ("prepare", impossible, "no equilibrium geometry"),
+        ("_prepared", impossible, "no equilibrium geometry"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, value)
-            arrays, drops = sample_molecule(MOLECULES[0], SETTINGS)
+            arrays, drops, _ = sample_frames(MOLECULES[0], SETTINGS, range(4))
         assert drops == {reason: 4}
         assert not len(arrays.get("coordinates", ()))
 
@@ -139,6 +219,8 @@ def test_drops_are_counted_by_reason(monkeypatch):
         (MOLECULES, {"frames_per_molecule": 0}, "frames per molecule is 0"),
         (MOLECULES, {"workers": 0}, "workers is 0"),
         (MOLECULES, {"seed": -1}, "seed is -1"),
+        (MOLECULES, {"thermal_share": 0.96}, "thermal share is 0.96"),
+        (MOLECULES, {"thermal_share": -0.1}, "thermal share is -0.1"),
         ([MOLECULES[0], MOLECULES[0]], {}, "share the group 'water'"),
         ([Molecule("a b", "O"), Molecule("A-b", "C")], {}, "share the group 'a-b'"),
     ],

@@ -77,3 +77,55 @@ def test_buffers_must_fit_the_config():
 def test_options_without_counterpart_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         schnetpack.painn_config({**CONFIG, **changes})
+
+
+def schnet_state(n_filters):
+    rng = np.random.default_rng(0)
+    F, G, R, inner = 6, n_filters, 4, "representation"
+    state = {
+        f"{inner}.cutoff_fn.cutoff": np.array([3.0], np.float32),
+        f"{inner}.radial_basis.offsets": np.linspace(0.5, 3, R),
+        f"{inner}.radial_basis.widths": np.full(R, 0.8),
+        f"{inner}.embedding.weight": rng.normal(size=(100, F)),
+    }
+
+    def linear(name, fan_in, fan_out, bias=True):
+        state[f"{name}.weight"] = rng.normal(size=(fan_out, fan_in))
+        if bias:
+            state[f"{name}.bias"] = rng.normal(size=fan_out)
+
+    for layer in range(2):
+        name = f"{inner}.interactions.{layer}"
+        linear(f"{name}.in2f", F, G, bias=False)
+        linear(f"{name}.filter_network.0", R, G)
+        linear(f"{name}.filter_network.1", G, G)
+        linear(f"{name}.f2out.0", G, F)
+        linear(f"{name}.f2out.1", F, F)
+    linear("output_modules.0.outnet.0", F, F // 2)
+    linear("output_modules.0.outnet.1", F // 2, 1)
+    return state
+
+
+@pytest.mark.parametrize("options", [{"n_filters": 5}, {}])
+def test_schnet_export_undoes_import(options):
+    state = schnet_state(options.get("n_filters", 6))
+    config = schnetpack.schnet_config({**CONFIG, "rbf": "gaussian", **options})
+    tree = schnetpack.import_schnet(state, config)
+    back = schnetpack.export_schnet(tree, config)
+    assert set(back) == set(state)
+    assert all(np.array_equal(back[name], state[name]) for name in state)
+    with pytest.raises(UserError, match=r"hold \['ghost'\]"):
+        schnetpack.import_schnet({**state, "ghost": np.zeros(1)}, config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rbf": "bessel"}, "rbf is 'bessel', supported: gaussian"),
+        ({"rbf": "gaussian", "epsilon": 1}, r"options \['epsilon'\] are not known"),
+        ({"rbf": "gaussian", "model": "painn"}, "model is 'painn', expected 'schnet'"),
+    ],
+)
+def test_schnet_options_without_counterpart_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        schnetpack.schnet_config({**CONFIG, **changes})

@@ -51,6 +51,11 @@ def run(name, pack, dtype="float64"):
     return jax.device_get(outputs)
 
 
+def skip_unless_local(name):
+    if not model_of(name)[0].local:
+        pytest.skip(f"atoms of {name} interact at any distance")
+
+
 def test_every_model_has_a_tiny_form():
     assert set(TINY) == set(ENERGY_MODELS)
 
@@ -95,13 +100,19 @@ def test_permutation(name, x64):
     np.testing.assert_allclose(shuffled[1][:5], forces[order], atol=EXACT)
 
 
-def test_distant_molecules_add_up(name, x64):
-    far = WATER[0], WATER[1] + np.array([50.0, 0, 0])
+def test_molecules_of_a_pack_add_up(name, x64):
     one, two = run(name, pack_of(MOLECULE)), run(name, pack_of(WATER))
     together = run(name, pack_of(MOLECULE, WATER))
     np.testing.assert_allclose(together[0], [*one[0][:1], *two[0]], atol=EXACT)
     np.testing.assert_allclose(together[1][:5], one[1][:5], atol=EXACT)
     np.testing.assert_allclose(together[1][5:8], two[1][:3], atol=EXACT)
+
+
+def test_distant_molecules_add_up(name, x64):
+    """Also where they are one molecule to the pack; long-range terms see that."""
+    skip_unless_local(name)
+    far = WATER[0], WATER[1] + np.array([50.0, 0, 0])
+    one, two = run(name, pack_of(MOLECULE)), run(name, pack_of(WATER))
     species, positions = (
         np.concatenate(pair) for pair in zip(MOLECULE, far, strict=True)
     )
@@ -142,6 +153,7 @@ def test_padding_has_no_effect(name, x64):
 
 def test_smooth_at_the_cutoff(name, x64):
     """Energy and force go to their outer values as (r_c - r)^2 and r_c - r."""
+    skip_unless_local(name)
     steps = np.array([4e-4, 2e-4, 1e-4])
 
     def at(distance):
@@ -159,13 +171,26 @@ def test_smooth_at_the_cutoff(name, x64):
     assert np.all(force_gap[1:] < 0.53 * force_gap[:-1])
 
 
+# At a centre of symmetry vectors vanish, and roots of their squares have no slope.
+METHANE = (
+    np.array([6, 1, 1, 1, 1]),
+    0.63 * np.array([[0.0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]),
+)
+CARBON_DIOXIDE = (
+    np.array([8, 6, 8]),
+    np.array([[-1.2, 0, 0], [0, 0, 0], [1.2, 0, 0]]),
+)
+# Each sees the five others, so that the pack has room for two more edges.
+CLUSTER = (
+    np.append(MOLECULE[0], 1),
+    np.concatenate([0.6 * MOLECULE[1], [[0.9, -1.0, 0.5]]]),
+)
 CORNERS = {
     "one atom": ((np.array([6]), np.zeros((1, 3))),),
     "no edges": ((np.array([6, 1]), np.array([[0.0, 0, 0], [9.0, 0, 0]])),),
-    # Vectors vanish at the centre by symmetry.
-    "symmetric": (
-        (np.array([8, 6, 8]), np.array([[-1.2, 0, 0], [0, 0, 0], [1.2, 0, 0]])),
-    ),
+    "methane": (METHANE,),
+    "linear": (CARBON_DIOXIDE,),
+    "two padding edges": (CLUSTER,),
     "nothing": None,
 }
 
@@ -194,6 +219,9 @@ def test_second_derivatives_are_finite(name, corner):
             receivers_E=jnp.full_like(pack.receivers_E, last),
             molecule_N=jnp.ones_like(pack.molecule_N),
         )
+    if corner == "two padding edges":
+        padding = pack.receivers_E == pack.species_N.shape[0] - 1
+        assert int(padding.sum()) == 2
     _, params, constants = model_of(name)
     loss, gradients = force_loss_gradient(name)(
         params, pack.positions_N3, constants, pack

@@ -25,7 +25,17 @@ def count(**hyperparameters):
 
 @pytest.mark.parametrize(
     ("width", "depth", "expected"),
-    [(16, 2, 9_689), (16, 4, 17_633), (64, 3, 157_373), (256, 4, 3_014_993)],
+    [
+        (16, 2, 9_689),
+        (16, 3, 13_661),
+        (16, 4, 17_633),
+        (64, 2, 107_753),
+        (64, 3, 157_373),
+        (64, 4, 206_993),
+        (256, 2, 1_536_809),
+        (256, 3, 2_275_901),
+        (256, 4, 3_014_993),
+    ],
 )
 def test_parameter_counts(width, depth, expected):
     """The reference's counts, with a learnable k in each layer."""

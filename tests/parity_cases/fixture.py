@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -65,12 +66,29 @@ def make_pack(
     senders: np.ndarray,
     dtype: str,
     padding: tuple[int, int] = (3, 5),
+    pairs: tuple[np.ndarray, np.ndarray] | None = None,
+    charge: Sequence[float] | np.ndarray = (),
+    spin: Sequence[float] | np.ndarray = (),
+    pair_padding: int = 5,
 ) -> GraphPack:
-    """A pack of the given graph with some atoms and edges of padding."""
+    """A pack of the given graph with some atoms and edges of padding.
+
+    Args:
+        species: of each atom.
+        positions: of each atom.
+        molecule: index of each atom's molecule, ascending.
+        receivers: of each edge.
+        senders: of each edge.
+        dtype: of all real numbers.
+        padding: how many atoms and edges.
+        pairs: receivers and senders of the second pair list, if there is one.
+        charge: of each molecule; empty for none.
+        spin: of each molecule; empty for none.
+        pair_padding: how many pairs of the second list.
+    """
     if np.any(np.diff(molecule) < 0):
         raise UserError("input mol_idx is not sorted")
     n_atoms, n_molecules = len(species), int(molecule.max()) + 1
-    order = np.lexsort((senders, receivers))
 
     def padded(values: np.ndarray, rows: int, fill: float) -> np.ndarray:
         block = np.full((rows, *values.shape[1:]), fill, values.dtype)
@@ -78,19 +96,35 @@ def make_pack(
 
     atoms, edges = padding
     N, M = n_atoms + atoms, n_molecules + 1
+
+    def indices(
+        receivers: np.ndarray, senders: np.ndarray, rows: int
+    ) -> list[jax.Array]:
+        order = np.lexsort((senders, receivers))
+        return [
+            jnp.asarray(padded(index[order], rows, N - 1).astype(np.int32))
+            for index in (receivers, senders)
+        ]
+
+    def of_molecules(values: Sequence[float] | np.ndarray) -> jax.Array:
+        given = np.asarray(values, dtype) if len(values) else np.zeros(n_molecules)
+        return jnp.asarray(padded(given, 1, 0).astype(dtype))
+
+    receivers_E, senders_E = indices(receivers, senders, edges)
+    receivers_P, senders_P = indices(*pairs, pair_padding) if pairs else (None, None)
     return GraphPack(
         positions_N3=jnp.asarray(padded(positions, atoms, 0).astype(dtype)),
         species_N=jnp.asarray(padded(species, atoms, 0).astype(np.int32)),
         molecule_N=jnp.asarray(padded(molecule, atoms, M - 1).astype(np.int32)),
-        senders_E=jnp.asarray(padded(senders[order], edges, N - 1).astype(np.int32)),
-        receivers_E=jnp.asarray(
-            padded(receivers[order], edges, N - 1).astype(np.int32)
-        ),
+        senders_E=senders_E,
+        receivers_E=receivers_E,
         molecule_mask_M=jnp.asarray(np.arange(M) < n_molecules),
-        charge_M=jnp.asarray(np.zeros(M, dtype)),
-        spin_M=jnp.asarray(np.zeros(M, dtype)),
+        charge_M=of_molecules(charge),
+        spin_M=of_molecules(spin),
         energy_M=jnp.asarray(np.zeros(M, dtype)),
         energy_mask_M=jnp.asarray(np.zeros(M, bool)),
         forces_N3=jnp.asarray(np.zeros((N, 3), dtype)),
         forces_mask_N=jnp.asarray(np.zeros(N, bool)),
+        pair_senders_P=senders_P,
+        pair_receivers_P=receivers_P,
     )

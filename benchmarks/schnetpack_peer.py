@@ -1,14 +1,13 @@
-"""schnetpack's PaiNN for painn_step.py, which starts this file in its environment."""
+"""schnetpack's PaiNN and SchNet for force_field_step.py, which starts this file."""
 
 import argparse
 import importlib
 import json
-import sys
-import time
 import typing
 import warnings
 
 import numpy as np
+from turns import serve
 
 # Loaded by name, since the environment of this package does not have them.
 load: typing.Callable[[str], typing.Any] = importlib.import_module
@@ -24,10 +23,23 @@ representation = load("schnetpack.representation")
 potential = load("schnetpack.model").NeuralNetworkPotential
 
 
+def representation_of(fields: dict) -> typing.Any:
+    """The network of the given fields of ``config.model``."""
+    kinds = {"painn": representation.PaiNN, "schnet": representation.SchNet}
+    bases = {"painn": snn.BesselRBF, "schnet": snn.GaussianRBF}
+    name, cutoff = fields["name"], fields["cutoff_ang"]
+    return kinds[name](
+        n_atom_basis=fields["width"],
+        n_interactions=fields["depth"],
+        radial_basis=bases[name](fields["n_rbf"], cutoff),
+        cutoff_fn=snn.CosineCutoff(cutoff),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames")
-    parser.add_argument("--width", type=int)
+    parser.add_argument("--model", type=json.loads)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--compile", action="store_true", help="try torch.compile")
     args = parser.parse_args()
@@ -36,17 +48,12 @@ def main() -> None:
     with np.load(args.frames) as file:
         data = {k: torch.tensor(file[k]) for k in file.files if "/" not in k}
     molecules, edges = len(data["energy"]), len(data["senders"])
-    network = representation.PaiNN(
-        n_atom_basis=args.width,
-        n_interactions=3,
-        radial_basis=snn.BesselRBF(20, 5.0),
-        cutoff_fn=snn.CosineCutoff(5.0),
-    )
+    network = representation_of(args.model)
     model = potential(
         representation=torch.compile(network) if args.compile else network,
         input_modules=[atomistic.PairwiseDistances()],
         output_modules=[
-            atomistic.Atomwise(n_in=args.width, output_key="energy"),
+            atomistic.Atomwise(n_in=args.model["width"], output_key="energy"),
             atomistic.Forces(),
         ],
     )
@@ -71,17 +78,8 @@ def main() -> None:
         optimizer.step()
         return float(loss.detach())
 
-    for _ in range(2):
-        loss = step()
-    facts = {"version": f"torch {torch.__version__}", "loss": loss}
-    print(json.dumps(facts), flush=True)
-    for line in sys.stdin:
-        seconds = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            step()
-            seconds.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": seconds}), flush=True)
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    serve(step, {"version": f"torch {torch.__version__}", "parameters": parameters})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,242 @@
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chemscale_jax.core import partition
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.workdir import Workdir
+from chemscale_jax.training import checkpoint, lanes, loop
+from chemscale_jax.training.lane_programs import Lane
+from chemscale_jax.training.optimizer import make_optimizer
+from tests import toy
+
+# Lanes and solo runs are compiled apart, so sums may be taken in another order; 40
+# steps of Adam let the last bit grow.
+SAME = 1e-5
+
+
+class Seeded(toy.ToyStream):
+    """Each seed has its own order and length of epochs, and another poisoned batch."""
+
+    def __init__(self, seed: int, poison_epoch: int | None = None):
+        super().__init__(poison_epoch)
+        self.seed = seed
+
+    def train_epoch(self, epoch):
+        poison = 1 if epoch == self.poison_epoch else None
+        return toy.ToyEpoch(
+            epoch + 100 * self.seed, 3 + (epoch + self.seed) % 2, poison
+        )
+
+
+def make_config(seed, lr=0.05, **rules):
+    rules = {
+        "epochs": 6,
+        "early_stop_epochs": 2,
+        "plateau": {"factor": 0.5, "patience": 0, "floor": 1e-4, "threshold": 0.3},
+        "checkpoint_every_steps": 2,
+    } | rules
+    config = toy.make_config(**rules)
+    config.seed = seed
+    config.optimizer.lr = lr
+    config.optimizer.ema_decay = 0.5
+    return config
+
+
+# Rates so different that plateau and early stop come at different epochs.
+CONFIGS = {
+    "quick": make_config(0, lr=0.9),
+    "slow": make_config(1, lr=0.01),
+    "short": make_config(2, lr=0.3, max_steps=9),
+}
+
+
+def make_task(energy=1.0):
+    task = toy.make_task()
+    return dataclasses.replace(task, loss_weights={"square": energy})
+
+
+def solo(path, config, task=None, stream=None):
+    path.mkdir(parents=True)
+    optimizer = make_optimizer(config.optimizer, 20, ())
+    loop.train(
+        task or make_task(),
+        stream or Seeded(config.seed),
+        optimizer,
+        config,
+        Workdir(path),
+        partition.make_mesh(data=1),
+    )
+    return Workdir(path)
+
+
+def together(path, configs, tasks=None, streams=None, **mesh):
+    made = []
+    for k, config in enumerate(configs):
+        folder = path / str(k)
+        folder.mkdir(parents=True, exist_ok=True)
+        task = tasks[k] if tasks else make_task()
+        stream = streams[k] if streams else Seeded(config.seed)
+        made.append(Lane(task, stream, config, Workdir(folder), 20))
+    outcomes = lanes.train(made, partition.make_mesh(data=1, **mesh))
+    return outcomes, [lane.workdir for lane in made]
+
+
+def timeless(workdir):
+    return [{k: v for k, v in r.items() if k != "time"} for r in workdir.metrics()]
+
+
+def assert_same_run(left, right, rtol=SAME):
+    """Equal but for rounding: log, checkpoints and weights."""
+    a, b = timeless(left), timeless(right)
+    assert [{**r, "value": 0} for r in a] == [{**r, "value": 0} for r in b]
+    np.testing.assert_allclose(
+        [r["value"] for r in a], [r["value"] for r in b], rtol=rtol, atol=1e-7
+    )
+    steps = [
+        sorted(p.name for p in w.checkpoints.glob("[0-9]*")) for w in (left, right)
+    ]
+    assert steps[0] == steps[1]
+    assert checkpoint.best_step(left) == checkpoint.best_step(right)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6),
+        checkpoint.load_variables(left),
+        checkpoint.load_variables(right),
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("solo")
+    return {name: solo(folder / name, config) for name, config in CONFIGS.items()}
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_a_lane_equals_the_same_run_alone(alone, tmp_path, at_once):
+    configs = [config.copy_and_resolve_references() for config in CONFIGS.values()]
+    for config in configs:
+        config.train.lanes_at_once = at_once
+    outcomes, workdirs = together(tmp_path / "lanes", configs)
+    for single, workdir in zip(alone.values(), workdirs, strict=True):
+        assert_same_run(workdir, single)
+    # The rules took effect, and at different moments.
+    epochs = [outcome.progress.epoch for outcome in outcomes]
+    assert len({*epochs}) > 1, epochs
+    assert {outcome.state for outcome in outcomes} == {"finished"}
+    assert outcomes[2].reason == "9 steps done"
+    halved = [
+        next(
+            (i for i, x in enumerate(w.series("train", "lr")[1]) if x < 0.9 * lr), None
+        )
+        for w, lr in zip(workdirs, (0.9, 0.01, 0.3), strict=True)
+    ]
+    print(epochs, [o.reason for o in outcomes], halved)
+    assert len({*halved}) > 1, halved
+
+
+@pytest.mark.parametrize(("lane", "at"), [(0, (0, 1)), (1, (102, 0)), (2, (201, 2))])
+def test_lanes_cut_short_and_resumed_equal_unbroken_ones(tmp_path, lane, at):
+    configs = list(CONFIGS.values())
+    _, whole = together(tmp_path / "whole", configs)
+
+    class Crashing(Seeded):
+        def iterate(self, epoch, start):
+            for index in range(start, len(epoch)):
+                if (epoch.epoch, index) == at:
+                    raise ConnectionError("cut off")
+                yield epoch[index]
+
+    streams = [
+        Crashing(c.seed) if k == lane else Seeded(c.seed) for k, c in enumerate(configs)
+    ]
+    with pytest.raises(ConnectionError):
+        together(tmp_path / "cut", configs, streams=streams)
+    outcomes, resumed = together(tmp_path / "cut", configs)
+    for left, right in zip(resumed, whole, strict=True):
+        assert timeless(left) == timeless(right)
+        a, b = map(checkpoint.load_variables, (left, right))
+        assert jax.tree.all(jax.tree.map(np.array_equal, a, b))
+    assert all(outcome.state == "finished" for outcome in outcomes)
+
+
+@pytest.mark.parametrize("at", [(0, 1), (102, 3)])
+def test_lanes_asked_to_stop_go_on_where_they_were(tmp_path, at):
+    configs = list(CONFIGS.values())
+    _, whole = together(tmp_path / "whole", configs)
+
+    class Asking(Seeded):
+        def iterate(self, epoch, start):
+            for index in range(start, len(epoch)):
+                if (epoch.epoch, index) == at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield epoch[index]
+
+    streams = [Asking(config.seed) for config in configs]
+    outcomes, _ = together(tmp_path / "cut", configs, streams=streams)
+    assert "interrupted" in {outcome.state for outcome in outcomes}
+    _, resumed = together(tmp_path / "cut", configs)
+    for left, right in zip(resumed, whole, strict=True):
+        assert timeless(left) == timeless(right)
+
+
+def test_a_lane_that_diverges_leaves_the_others_unchanged(alone, tmp_path, capsys):
+    configs = list(CONFIGS.values())
+    streams = [Seeded(0), Seeded(1, poison_epoch=1), Seeded(2)]
+    outcomes, workdirs = together(tmp_path / "lanes", configs, streams=streams)
+    assert [o.state for o in outcomes] == ["finished", "failed", "finished"]
+    assert "point-101-1-0" in outcomes[1].reason
+    assert "lane 1 failed" in capsys.readouterr().err
+    for k, name in ((0, "quick"), (2, "short")):
+        assert_same_run(workdirs[k], alone[name])
+    # What the lane saved before it failed is whole.
+    assert checkpoint.best_step(workdirs[1]) == 4
+
+
+def test_each_lane_has_its_decay_schedule_and_loss_weights(tmp_path):
+    def weights_at(step):
+        return {"square": jnp.where(step < 5, 0.1, 2.0)}
+
+    tasks = [
+        make_task(3.0),
+        dataclasses.replace(make_task(2.0), weights_at=weights_at),
+    ]
+    configs = [make_config(seed, early_stop_epochs=0) for seed in (5, 6)]
+    for config, decay in zip(configs, (0.1, 0.4), strict=True):
+        config.optimizer.name = "adamw"
+        config.optimizer.weight_decay = decay
+        config.loss = {"alpha_energy": decay}
+    configs[1].optimizer.schedule = "cosine"
+    configs[1].optimizer.warmup_steps = 3
+    _, workdirs = together(tmp_path / "lanes", configs, tasks)
+    for k, (config, task) in enumerate(zip(configs, tasks, strict=True)):
+        assert_same_run(workdirs[k], solo(tmp_path / f"{k}", config, task))
+
+
+def test_lanes_over_two_devices_agree(alone, tmp_path):
+    configs = list(CONFIGS.values())
+    made = [
+        Lane(make_task(), Seeded(c.seed), c, Workdir(tmp_path / str(k)), 20)
+        for k, c in enumerate(configs)
+    ]
+    for lane in made:
+        lane.workdir.path.mkdir()
+    lanes.train(made, partition.make_mesh(data=2))
+    for lane, single in zip(made, alone.values(), strict=True):
+        assert_same_run(lane.workdir, single)
+
+
+def test_lanes_that_cannot_share_a_program_are_refused(tmp_path):
+    first, other = make_config(0), make_config(1)
+    other.optimizer.clip_norm = 1.0
+    with pytest.raises(UserError, match=r"lane 1 differs.*optimizer.clip_norm: 0.0 ->"):
+        together(tmp_path, [first, other])
+    renamed = dataclasses.replace(make_task(), loss_weights={"frames": 1.0})
+    with pytest.raises(UserError, match=r"loss terms \['frames'\]"):
+        together(tmp_path, [first, make_config(1)], [make_task(), renamed])
+    assert json.dumps(first.to_dict())
