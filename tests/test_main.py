@@ -19,9 +19,11 @@ from chemscale_jax.training.checkpoint import load_variables
 from tests.data.ani_files import FORMULAS, SELF_ENERGIES, write_ani1x
 
 ROOT = pathlib.Path(__file__).parent.parent
+# These runs compile for longer than they compute.
+QUICK = "--xla_backend_optimization_level=0"
 # Small enough for many runs; saves often, so that every kill has something to resume.
 ARGUMENTS = [
-    "--config=configs/painn_ani1x.py:smoke",
+    "--config=configs/painn_ani1x.py:smoke,width=4,depth=1",
     "--config.data.train_size=160",
     "--config.data.valid_size=32",
     "--config.data.heldout=none",
@@ -34,7 +36,7 @@ ARGUMENTS = [
 
 def start(workdir, *arguments, **environment):
     """The trainer in a process of its own, on one CPU device."""
-    environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environ = {**os.environ, "XLA_FLAGS": QUICK}
     with open(f"{workdir}.log", "a") as log:
         return subprocess.Popen(
             [
@@ -135,7 +137,7 @@ def losses(workdir, split="train"):
 
 def test_eight_devices_give_the_same_losses(whole, tmp_path):
     path = tmp_path / "run"
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{QUICK} --xla_force_host_platform_device_count=8"
     eight = finish(start(path, "--config.mesh.data=8", XLA_FLAGS=flags), path)
     # Only the order of summation differs, and grows over the steps.
     np.testing.assert_allclose(losses(eight), losses(whole), rtol=1e-3)

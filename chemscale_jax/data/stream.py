@@ -274,6 +274,7 @@ class GraphStream:
                 "energy_scale": facts.force_rms,
             },
             "training_range": facts.range,
+            "labelled": facts.labelled,
             "budget": self.budget._asdict(),
             "rows": self.rows,
             "fill": {name: round(share, 4) for name, share in first.fill().items()},

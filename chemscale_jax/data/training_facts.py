@@ -18,6 +18,8 @@ class TrainingFacts(NamedTuple):
     # The range beyond which predictions extrapolate: ``closest_ang`` (two atoms),
     # ``largest_force_ev_per_ang`` (of an atom), ``charges``, ``spins``; JSON-able.
     range: dict[str, Any]
+    # {"energy", "force": share of the frames that are labelled}
+    labelled: dict[str, float]
 
 
 def training_facts(source: FrameSource, train: np.ndarray) -> TrainingFacts:
@@ -29,11 +31,13 @@ def training_facts(source: FrameSource, train: np.ndarray) -> TrainingFacts:
     """
     count = min(len(train), MOST_FRAMES)
     squares, charges, spins = [], set(), set()
+    energies = 0
     closest, largest = np.inf, 0.0
     for index in train[np.linspace(0, len(train) - 1, count, dtype=int)]:
         record = source[int(index)]
         charges.add(record.charge)
         spins.add(record.spin)
+        energies += record.energy_mask
         # Images of a cell are left out: they are no closer than atoms, as a rule.
         if len(record.species) > 1:
             closest = min(closest, float(pdist(record.positions).min()))
@@ -46,4 +50,5 @@ def training_facts(source: FrameSource, train: np.ndarray) -> TrainingFacts:
     if squares:
         found["largest_force_ev_per_ang"] = largest
     rms = float(np.sqrt(np.mean(squares))) if squares else 1.0
-    return TrainingFacts(rms, found)
+    labelled = {"energy": energies / count, "force": len(squares) / count}
+    return TrainingFacts(rms, found, labelled)

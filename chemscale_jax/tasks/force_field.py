@@ -59,10 +59,21 @@ def make_task(
             ``model``.
         batch_specs: shapes and dtypes of the batches.
         artifacts: facts of the stream; ``planned`` where loss weights change.
+
+    Raises:
+        UserError: something in the config cannot be used, or nothing that the loss
+            trains on is labelled.
     """
     terms = force_losses.make_terms(config.loss)
     loss_weights, weights_at = force_losses.make_weights(config.loss, terms, artifacts)
     model = make_model(config, artifacts)
+    names = {"energy": terms.energy_name, "force": terms.force_name}
+    wanted = [label for label, name in names.items() if name in loss_weights]
+    if not any(artifacts.get("labelled", {}).get(label, 1.0) for label in wanted):
+        raise UserError(
+            f"the training set has no {' and no '.join(wanted)} labels, the only ones "
+            "that config.loss trains on; see alpha_energy, alpha_force, data.labels"
+        )
 
     def predict(params: Params, constants: Params, pack: GraphPack) -> dict:
         energy_M, forces_N3 = energy_and_forces(model, params, constants, pack)

@@ -16,7 +16,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.partition import tree_paths
 from chemscale_jax.core.types import Params
-from chemscale_jax.core.workdir import Workdir, write_json
+from chemscale_jax.core.workdir import Workdir, read_json, write_json
 from chemscale_jax.training.progress import Progress
 from chemscale_jax.training.step import TrainState
 
@@ -193,8 +193,8 @@ def load_variables(workdir: Workdir, step: int | None = None) -> dict[str, Param
 def pack(workdir: Workdir, folder: Workdir) -> None:
     """Writes what predictions need of a run: its facts, and its best weights as .npz.
 
-    Everything that reads the folder of a run to use it reads this one, which is small
-    and has no checkpoints to resume from.
+    Everything that reads the folder of a run to use it reads this one, which is small,
+    has no checkpoints to resume from, and names files without their folders.
 
     Raises:
         UserError: the run has no complete checkpoint, or the folder holds a run.
@@ -203,15 +203,21 @@ def pack(workdir: Workdir, folder: Workdir) -> None:
     if folder.config_json.exists():
         raise UserError(f"{folder.path} holds a run already; choose another --out")
     folder.path.mkdir(parents=True, exist_ok=True)
-    for path in (
-        workdir.config_json,
-        workdir.run_json,
-        workdir.artifacts_json,
-        workdir.check_json,
-        workdir.card,
-    ):
+    artifacts = read_json(workdir.artifacts_json)
+    # Where the data lay concerns nobody else, nor how they are recognised there.
+    artifacts.pop("data_identity", None)
+    places = [workdir.config()["workdir"], str(workdir.path)]
+    places.append(artifacts.get("source", {}).get("path") or "")
+    write_json(folder.artifacts_json, artifacts)
+    copied = (workdir.config_json, workdir.run_json, workdir.check_json, workdir.card)
+    for path in copied:
         if path.exists():
             shutil.copy(path, folder.path / path.name)
+    for path in (*folder.path.glob("*.json"), *folder.path.glob("*.md")):
+        text = path.read_text()
+        for place in filter(None, places):
+            text = text.replace(place, pathlib.Path(place).name)
+        path.write_text(text)
     arrays = dict(zip(tree_paths(variables), jax.tree.leaves(variables), strict=True))
     np.savez_compressed(folder.weights_npz, allow_pickle=False, **arrays)
 

@@ -66,5 +66,5 @@ def test_notebook_runs(script, tmp_path, monkeypatch):
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     shown = [out.data for out in outputs if out.output_type == "display_data"]
     assert sum("image/png" in data for data in shown) >= 2
-    assert any("\n|---" in data.get("text/markdown", "") for data in shown)
+    assert any("| valid" in data.get("text/markdown", "") for data in shown)
     assert not [out for out in outputs if out.output_type == "error"]

@@ -21,5 +21,7 @@ def test_a_packed_run_opens_like_the_run(tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, before.constants, after.constants)
     assert after.artifacts == before.artifacts
     assert after.config == before.config
+    for file in (*packed.path.glob("*.json"), *packed.path.glob("*.md")):
+        assert str(tmp_path) not in file.read_text()
     with pytest.raises(UserError, match="holds a run already"):
         pack.main(arguments)

@@ -37,4 +37,6 @@ def test_facts_are_of_the_training_frames_only():
 
 def test_without_forces_nothing_is_said_of_them():
     facts = training_facts(source_of([None, None, None]), np.array([2]))
-    assert facts == (1.0, {"charges": [0.0], "spins": [2.0]})
+    assert facts.force_rms == 1.0
+    assert facts.range == {"charges": [0.0], "spins": [2.0]}
+    assert facts.labelled == {"energy": 1.0, "force": 0.0}

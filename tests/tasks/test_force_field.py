@@ -97,6 +97,9 @@ def test_force_only_training_has_no_energy_term(setting):
     config.loss.power, config.loss.form = "l2", "equation"
     task = TASKS[config.task](config, (), {})
     assert dict(task.loss_weights) == {"force_l2_equation": 1.0}
+    unlabelled = {"labelled": {"energy": 1.0, "force": 0.0}}
+    with pytest.raises(UserError, match="has no force labels"):
+        TASKS[config.task](config, (), unlabelled)
     config.model.name = "pain"
     with pytest.raises(UserError, match="'pain', expected one of"):
         TASKS[config.task](config, (), {})

@@ -136,14 +136,19 @@ def test_a_lane_equals_the_same_run_alone(alone, tmp_path, at_once):
         )
         for w, lr in zip(workdirs, (0.9, 0.01, 0.3), strict=True)
     ]
-    print(epochs, [o.reason for o in outcomes], halved)
     assert len({*halved}) > 1, halved
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The workdirs of lanes that nothing stopped."""
+    _, workdirs = together(tmp_path_factory.mktemp("whole"), list(CONFIGS.values()))
+    return workdirs
+
+
 @pytest.mark.parametrize(("lane", "at"), [(0, (0, 1)), (1, (102, 0)), (2, (201, 2))])
-def test_lanes_cut_short_and_resumed_equal_unbroken_ones(tmp_path, lane, at):
+def test_lanes_cut_short_and_resumed_equal_unbroken_ones(whole, tmp_path, lane, at):
     configs = list(CONFIGS.values())
-    _, whole = together(tmp_path / "whole", configs)
 
     class Crashing(Seeded):
         def iterate(self, epoch, start):
@@ -166,9 +171,8 @@ def test_lanes_cut_short_and_resumed_equal_unbroken_ones(tmp_path, lane, at):
 
 
 @pytest.mark.parametrize("at", [(0, 1), (102, 3)])
-def test_lanes_asked_to_stop_go_on_where_they_were(tmp_path, at):
+def test_lanes_asked_to_stop_go_on_where_they_were(whole, tmp_path, at):
     configs = list(CONFIGS.values())
-    _, whole = together(tmp_path / "whole", configs)
 
     class Asking(Seeded):
         def iterate(self, epoch, start):
