@@ -103,7 +103,7 @@ setup(
     package_dir={"chemscale_jax.configs": "configs"},
     package_data={
         "chemscale_jax.chem": ["*.csv"],
-        "chemscale_jax.data": ["embedded/*"],
+        "chemscale_jax.data": ["embedded/*", "embedded/force_field/*"],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,

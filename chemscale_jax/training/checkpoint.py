@@ -194,7 +194,7 @@ def pack(workdir: Workdir, folder: Workdir) -> None:
     """Writes what predictions need of a run: its facts, and its best weights as .npz.
 
     Everything that reads the folder of a run to use it reads this one, which is small,
-    has no checkpoints to resume from, and names files without their folders.
+    has no checkpoints and plots, and names files without their folders.
 
     Raises:
         UserError: the run has no complete checkpoint, or the folder holds a run.
@@ -217,7 +217,8 @@ def pack(workdir: Workdir, folder: Workdir) -> None:
         text = path.read_text()
         for place in filter(None, places):
             text = text.replace(place, pathlib.Path(place).name)
-        path.write_text(text)
+        lines = text.splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.startswith("![")))
     arrays = dict(zip(tree_paths(variables), jax.tree.leaves(variables), strict=True))
     np.savez_compressed(folder.weights_npz, allow_pickle=False, **arrays)
 
