@@ -4,6 +4,7 @@ Every default of a run lives here; defaults of an architecture live in its modul
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -223,15 +224,17 @@ def trajectory_form(config: ConfigDict, form: str) -> None:
         config.train.epochs = 2
 
 
-def network(
-    name: str, cutoff_ang: float, hyperparameters: Mapping[str, Any]
-) -> ConfigDict:
-    """``config.model`` of a force field, with what follows from its training set."""
+def set_network(
+    config: ConfigDict, name: str, cutoff_ang: float, hyperparameters: Mapping[str, Any]
+) -> None:
+    """Fills in ``config.model`` of a force field, and what it asks of the data."""
     fields: dict[str, Any] = {"name": name, "cutoff_ang": cutoff_ang}
     if name == "allegro":
         # Left empty, these are taken from the training set.
         fields |= {"elements": (), "avg_num_neighbors": 0.0, "energy_scale": 0.0}
-    return ConfigDict({**fields, **hyperparameters})
+    if name == "spookynet":
+        config.data.long_range_ang = math.inf  # its charges feel one another
+    config.model = {**fields, **hyperparameters}
 
 
 def one_of(key: str, value: str, known: Iterable[str]) -> str:

@@ -47,8 +47,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config = common.base()
     config.name = f"rmd17-{options['molecule']}-{name}-{form}"
     common.trajectory_form(config, form)
-    config.model = common.network(
-        name, CUTOFF_ANG, tiny if form == "smoke" else hyperparameters
+    common.set_network(
+        config, name, CUTOFF_ANG, tiny if form == "smoke" else hyperparameters
     )
     if form == "smoke":
         return config

@@ -41,8 +41,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config = common.base()
     config.name = f"three_bpa-{name}-{form}"
     common.trajectory_form(config, form)
-    config.model = common.network(
-        name, CUTOFF_ANG, tiny if form == "smoke" else hyperparameters
+    common.set_network(
+        config, name, CUTOFF_ANG, tiny if form == "smoke" else hyperparameters
     )
     config.train.ensemble = options["ensemble"]
     if form == "smoke":
