@@ -84,6 +84,7 @@ def train() -> ConfigDict:
             "lanes_at_once": 0,  # such runs taken in one go; 0: 1 on a CPU, else all
             "rows_at_once": 0,  # rows a device takes in one go; 0: 1 on a CPU, else all
             "checkpoint_every_steps": 200,  # besides the end of each epoch; 0: only it
+            "watch": ("valid", "heldout"),  # sets evaluated every epoch; a report has all
             "on_nonfinite": "stop",  # stop, or skip the step and count it
         }
     )

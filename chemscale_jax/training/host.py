@@ -53,7 +53,12 @@ class Scalars(NamedTuple):
 
 
 class Host:
-    """One run as the host sees it. The device state stays with the caller."""
+    """One run as the host sees it. The device state stays with the caller.
+
+    Attributes:
+        watched: the evaluation sets of every epoch; "valid", which steers the run,
+            always is one.
+    """
 
     def __init__(
         self, task: Task, stream: Stream, config: Config, workdir: Workdir, lead: bool
@@ -76,6 +81,11 @@ class Host:
         )
         self.lead = lead
         self.rules = config.train
+        self.watched = {
+            name: epoch
+            for name, epoch in stream.evals.items()
+            if name == "valid" or name in self.rules.watch
+        }
         self.checkpoints = checkpoint.Checkpoints(workdir, stream.artifacts)
         self.progress = Progress(
             plateau=Plateau(**self.rules.plateau.to_dict()),
@@ -203,7 +213,7 @@ class Host:
         """Logs a validation, applies the rules and moves on to the next epoch.
 
         Args:
-            results: metrics of every evaluation set.
+            results: metrics of every watched set.
             scalars: of the state that was validated, on the host.
             epoch_length: batches of the running epoch. Where not all of them were
                 trained on, the rules, which count epochs, are not applied.

@@ -195,9 +195,9 @@ def train(
                 live = [k for k in live if k not in failed]
                 found = {
                     name: programs.evaluate(
-                        state, {k: lanes[k].stream.evals[name] for k in live}
+                        state, {k: hosts[k].watched[name] for k in live}
                     )
-                    for name in (lanes[0].stream.evals if live else ())
+                    for name in (hosts[0].watched if live else ())
                 }
                 results = {
                     k: {name: split[k] for name, split in found.items()} for k in live

@@ -154,7 +154,7 @@ def train(
                 name: evaluation.evaluate(
                     eval_step, state, stream.iterate(split, 0), put
                 )
-                for name, split in stream.evals.items()
+                for name, split in host.watched.items()
             }
             if lead:
                 line = evaluation.line(host.progress, results, task)

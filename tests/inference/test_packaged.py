@@ -15,6 +15,7 @@ LARGEST_ERROR = 0.13
 def test_predicts_frames_of_the_embedded_set():
     calculator = ForceFieldCalculator(default_workdir())
     source = Ani1xSource(embedded_path())
+    assert source.held_out is not None
     seen = np.flatnonzero(~source.held_out)
     errors = []
     for index in seen[:: len(seen) // 20]:
