@@ -84,7 +84,10 @@ def train() -> ConfigDict:
             "lanes_at_once": 0,  # such runs taken in one go; 0: 1 on a CPU, else all
             "rows_at_once": 0,  # rows a device takes in one go; 0: 1 on a CPU, else all
             "checkpoint_every_steps": 200,  # besides the end of each epoch; 0: only it
-            "watch": ("valid", "heldout"),  # sets evaluated every epoch; a report has all
+            "watch": (
+                "valid",
+                "heldout",
+            ),  # sets evaluated every epoch; a report has all
             "on_nonfinite": "stop",  # stop, or skip the step and count it
         }
     )
@@ -108,6 +111,7 @@ def graphs() -> ConfigDict:
             "split_index": 1,  # official split of rmd17, 1 to 5; 0: none
             "reference": "fit",  # energies of the elements: fit, atoms (isolated ones)
             "train_size": 0,  # nested subsets; 0: all
+            "passes": 1,  # over the training set in one epoch; more if it is small
             "max_frames": 0,  # random frames of the file to go on with; 0: all
             "split": "auto",  # an entry of chemscale_jax.data.splits.KINDS
             "split_seed": 0,  # of the splits, apart from the seed of the run
@@ -132,7 +136,7 @@ def packs() -> ConfigDict:
             "nodes": 0,  # atoms a pack has room for; 0: from the data
             "edges": 0,  # edges a pack has room for; 0: from the data
             "workers": 0,  # processes that read ahead; 0: threads
-            "prefetch": 4,  # batches read ahead
+            "prefetch": 4,  # batches read ahead; 0: each is made when it is needed
         }
     )
 
@@ -212,6 +216,9 @@ def trajectory_form(config: ConfigDict, form: str) -> None:
     config.batch = packs()
     config.check = "none" if form == "smoke" else "full"
     config.batch.rows = 2
+    # A pass takes a second, less than a checkpoint or a pipeline of batches.
+    config.batch.prefetch = 0
+    config.data.passes = 1 if form == "smoke" else 10
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 500
     config.optimizer.clip_norm = 10.0

@@ -116,6 +116,7 @@ class GraphStream:
         edges: int = 0,
         rows: int = 1,
         exact_molecules: int = 0,
+        passes: int = 1,
         long_range: float | None = None,
         reference: str = "fit",
         labels: Mapping[str, Any] | None = None,
@@ -138,6 +139,7 @@ class GraphStream:
             rows: rows of a batch, of all processes together.
             exact_molecules: records of every training batch but the last, for
                 studies of batch size; 0: as many as fill the rows.
+            passes: how often an epoch takes each training record.
             long_range: longest distance in a second pair list, ``math.inf`` for all
                 pairs of a molecule; None for no such list.
             reference: which energies of the elements to leave out, see
@@ -187,7 +189,9 @@ class GraphStream:
         self._ahead = (workers, prefetch)
         # A plan of millions of records takes seconds, and is asked for several times.
         self._train_epochs = functools.lru_cache(maxsize=2)(
-            functools.partial(self._epoch, split.train, exact=exact_molecules)
+            functools.partial(
+                self._epoch, split.train, exact=exact_molecules, passes=passes
+            )
         )
         self.evals: Mapping[str, Epoch] = {
             name: self._epoch(indices, _EVAL_EPOCH)
@@ -218,9 +222,12 @@ class GraphStream:
             f"{advice and '; '}{advice}"
         )
 
-    def _epoch(self, indices: np.ndarray, epoch: int, exact: int = 0) -> PackEpoch:
+    def _epoch(
+        self, indices: np.ndarray, epoch: int, exact: int = 0, passes: int = 1
+    ) -> PackEpoch:
         rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
-        order, sizes = rng.permutation(indices), self._sizes
+        order = np.concatenate([rng.permutation(indices) for _ in range(passes)])
+        sizes = self._sizes
         if exact:
             plan = exact_batches.plan_exact(
                 order, budget=self.budget, molecules=exact, rows=self.rows, **sizes
@@ -354,6 +361,7 @@ def make_stream(
         cutoff_ang=cutoff,
         # Some models take a second pair list, of all pairs where this is infinite.
         long_range=fields.data.long_range_ang or None,
+        passes=fields.data.passes,
         process_index=jax.process_index() if process_index is None else process_index,
         process_count=jax.process_count() if process_count is None else process_count,
         **fields.batch.to_dict(),
@@ -371,8 +379,11 @@ def prefetched(
         epoch: the batches.
         start: the first batch.
         workers: processes that make them; 0 for one thread.
-        prefetch: how many batches may wait, for each worker.
+        prefetch: how many batches may wait, for each worker; 0 makes each when it is
+            asked for, which is quicker where batches are small.
     """
+    if prefetch == 0 and workers == 0:
+        return (epoch[index] for index in range(start, len(epoch)))
     # Costs a second to import, so only training pays it.
     import grain
 

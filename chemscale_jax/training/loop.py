@@ -81,6 +81,8 @@ def train(
     )
 
     def put(batch: Batch) -> Batch:
+        if jax.process_count() == 1:
+            return jax.device_put(batch, rows)
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(rows, x), batch
         )
