@@ -20,10 +20,12 @@ _HEADER = (
     "number",
     "mean F",
     "force MAE",
+    "force RMSE",
     "MAE/mean F",
     "zero MAE",
     "element MAE",
     "energy MAE",
+    "energy RMSE",
 )
 _UNCERTAINTY_HEADER = (
     "split",
@@ -45,12 +47,14 @@ class Row(NamedTuple):
     number: int  # how many
     mean_abs_force: float | None  # meV/angstrom, mean over all true force components
     force_mae: float | None  # meV/angstrom, mean over all force components
+    force_rmse: float | None  # meV/angstrom, over all force components
     ratio: float | None  # force_mae / mean_abs_force
     zero_mae: float | None  # meV/angstrom, of predicting no force
     element_mae: (
         float | None
     )  # meV/angstrom, of each element's mean force on these frames
     energy_mae: float | None  # meV/atom
+    energy_rmse: float | None  # meV, of whole molecules
 
 
 def rows_of(split: str, frames: Predictions) -> list[Row]:
@@ -82,10 +86,12 @@ def row_of(split: str, name: str, frames: Predictions, chosen: np.ndarray) -> Ro
         number=int(chosen.sum()),
         mean_abs_force=zero_mae,
         force_mae=force_mae,
+        force_rmse=_root_mean_square(error),
         ratio=force_mae / zero_mae if force_mae is not None and zero_mae else None,
         zero_mae=zero_mae,
         element_mae=_mean_milli(np.abs(baseline - true)),
         energy_mae=_mean_milli(np.abs(energy_error) / frames.n_atoms[labelled]),
+        energy_rmse=_root_mean_square(energy_error),
     )
 
 
@@ -189,10 +195,12 @@ def _cells(row: Row) -> list[str]:
     values = (
         (row.mean_abs_force, 1),
         (row.force_mae, 1),
+        (row.force_rmse, 1),
         (row.ratio, 3),
         (row.zero_mae, 1),
         (row.element_mae, 1),
         (row.energy_mae, 1),
+        (row.energy_rmse, 1),
     )
     numbers = [_number(x, digits) for x, digits in values]
     return [row.split, row.frames, f"{row.number:,}", *numbers]
@@ -204,7 +212,8 @@ def _number(x: float | None, digits: int) -> str:
 
 def _legend(splits: Mapping[str, Predictions], force_only: bool) -> list[str]:
     lines = [
-        "Forces in meV/A, over all components; energies in meV/atom.",
+        "Forces in meV/A, over all components. energy MAE in meV/atom; energy RMSE in "
+        "meV, of whole molecules, as papers give it.",
         "mean F: mean absolute component of the true forces. Bands are of the mean F "
         "of single frames.",
         "zero MAE: of predicting no force, which is mean F by definition. element MAE: "
@@ -228,6 +237,12 @@ def _legend(splits: Mapping[str, Predictions], force_only: bool) -> list[str]:
             "molecules beyond it."
         )
     return lines
+
+
+def _root_mean_square(values: np.ndarray) -> float | None:
+    """In thousandths of the unit of the values."""
+    square = np.square(values, dtype=np.float64)
+    return 1e3 * float(np.sqrt(square.mean())) if values.size else None
 
 
 def _mean_milli(values: np.ndarray) -> float | None:

@@ -106,7 +106,7 @@ def test_a_split_without_labels_is_drawn_as_such(workdir):
     np.savez(path, allow_pickle=False, **arrays)
     table = report.write_report(workdir)
     heldout = [line for line in table.splitlines() if line.startswith("| heldout")]
-    assert heldout[0].count(" - ") == 6
+    assert heldout[0].count(" - ") == 8
 
 
 def test_command_prints_the_table(workdir, capsys):

@@ -23,12 +23,15 @@ def test_rows_are_what_a_hand_computes(frames):
     assert every.mean_abs_force == pytest.approx(600.0, abs=EXACT)
     assert every.zero_mae == every.mean_abs_force
     assert every.force_mae == pytest.approx(100.0, abs=EXACT)
+    assert every.force_rmse == pytest.approx(100.0, abs=EXACT)
     assert every.ratio == pytest.approx(1 / 6, abs=EXACT)
     # H: means of (1.0, 0.3), (0.5, -0.3), (0.75, 0.3), so 2 x (0.35 + 0.4 + 0.225)
     # are left of them; O is alone and fits itself.
     assert every.element_mae == pytest.approx(1e3 * 1.95 / 9, abs=EXACT)
     # 30 meV over 2 atoms and 10 meV over 1.
     assert every.energy_mae == pytest.approx((15.0 + 10.0) / 2, abs=EXACT)
+    # 30 and 10 meV of whole molecules.
+    assert every.energy_rmse == pytest.approx(np.sqrt((900 + 100) / 2), abs=EXACT)
 
     half_to_one = rows["0.5-1.0 eV/A"]
     assert half_to_one.number == 1
@@ -45,7 +48,7 @@ def test_an_empty_band_has_no_numbers(frames):
     row = tables.rows_of("valid", frames)[-1]
     assert row.frames == "2.0+ eV/A"
     assert row.number == 0
-    assert row[3:] == (None,) * 6
+    assert row[3:] == (None,) * 8
 
 
 def test_stretched_frames_count_among_all_but_in_no_band(frames):
@@ -102,10 +105,12 @@ def test_table_text(frames):
         "2",
         "600.0",
         "100.0",
+        "100.0",
         "0.167",
         "600.0",
         "216.7",
         "12.5",
+        "22.4",
     ]
     assert len({len(line) for line in lines[:7]}) == 1
     assert any("uncalibrated" in line for line in lines)
