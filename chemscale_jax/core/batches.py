@@ -38,3 +38,16 @@ class GraphPack(NamedTuple):
     pair_senders_P: Array | None = None
     pair_receivers_P: Array | None = None
     pair_shifts_P3: Array | None = None
+
+
+class TokenRows(NamedTuple):
+    """Molecules as text, packed one after another into rows of L tokens.
+
+    A molecule is ``[CLS] symbols [SEP]``. Place i predicts the token of place i + 1
+    where both belong to the same molecule, so n tokens make n - 1 predictions. Rows
+    that were cut from one long text are a single segment.
+    """
+
+    tokens_BL: Array  # int32, ids of the vocabulary
+    segment_BL: Array  # int32, 1, 2, ...: which molecule of the row; 0 is padding
+    position_BL: Array  # int32, 0, 1, ... from the start of each segment
