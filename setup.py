@@ -19,6 +19,7 @@ ROOMS = (
     "inference",
     "interop",
     "models",
+    "runs",
     "tasks",
     "training",
 )

@@ -1,13 +1,9 @@
 """The model card of a run: what was trained, on what, how well, and its limits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from chemscale_jax.analysis.tables import markdown_table
-from chemscale_jax.chem.elements import symbol_of
-from chemscale_jax.core.predictions import Predictions
 
 # Longer lists and texts are cut; config.json and artifacts.json have them whole.
 _MOST_ITEMS = 12
@@ -22,12 +18,9 @@ files of its workdir.
 
 ## Results
 
-{table}
+{results}
 
-![learning curves](plots/learning_curves.png)
-![force parity](plots/force_parity.png)
-![energy parity](plots/energy_parity.png)
-![error per element](plots/error_per_element.png)
+{plots}
 
 ## Model and training
 
@@ -39,13 +32,7 @@ files of its workdir.
 
 {data}
 
-Predicted splits:
-
-{splits}
-
-Energies are in eV, lengths in Å, forces in eV/Å; the tables say where they differ. A
-model predicts energies without the reference energies of the elements, which
-`artifacts.json` keeps.
+{about_data}
 
 ## Limits
 
@@ -66,8 +53,11 @@ def model_card(
     config: Mapping[str, Any],
     run: Mapping[str, Any],
     artifacts: Mapping[str, Any],
-    splits: Mapping[str, Predictions],
-    table: str,
+    *,
+    results: str,
+    plots: Iterable[str],
+    about_data: str,
+    limits: Iterable[str],
 ) -> str:
     """The card in Markdown.
 
@@ -75,8 +65,10 @@ def model_card(
         config: the resolved configuration.
         run: the contents of run.json.
         artifacts: the contents of artifacts.json.
-        splits: {split: its frames}.
-        table: the results table.
+        results: tables of results.
+        plots: names of the files in plots/, without their ending.
+        about_data: what a reader of the facts on the data has to know.
+        limits: what the model cannot do, a sentence or two each.
     """
     sections = {key: config[key] for key in _CONFIG_SECTIONS if key in config}
     facts = {k: v for k, v in run.items() if k not in _SAID_ABOVE}
@@ -90,97 +82,14 @@ def model_card(
         devices=_devices(run["devices"]),
         state=run["state"],
         reason=run.get("stop_reason", "no reason to stop yet"),
-        table=table,
+        results=results,
+        plots="\n".join(f"![{n.replace('_', ' ')}](plots/{n}.png)" for n in plots),
         config=_facts(sections),
         data=_facts({"config": config["data"], **known}),
-        splits=_splits(splits),
-        limits="\n".join(f"- {line}" for line in _limits(config, artifacts, splits)),
+        about_data=about_data,
+        limits="\n".join(f"- {line}" for line in limits),
         run=_facts(facts),
     )
-
-
-def force_only(config: Mapping[str, Any]) -> bool:
-    """Whether energies were left out of the training loss."""
-    return not config["loss"]["alpha_energy"]
-
-
-def _splits(splits: Mapping[str, Predictions]) -> str:
-    header = ("split", "elements", "frames", "stretched", "atoms", "atoms per frame")
-    rows = [
-        (
-            split,
-            " ".join(_symbols(frames)),
-            f"{len(frames):,}",
-            "unknown" if frames.kind is None else f"{int(frames.stretched.sum()):,}",
-            f"{len(frames.species):,}",
-            f"{frames.n_atoms.min()}-{frames.n_atoms.max()}" if len(frames) else "-",
-        )
-        for split, frames in splits.items()
-    ]
-    return markdown_table(header, rows)
-
-
-def _doubts(artifacts: Mapping[str, Any]) -> list[str]:
-    """What checks of the data found that a reader of errors should know."""
-    lines = []
-    labels = artifacts.get("label_check", {})
-    if labels.get("outcome", "agrees") != "agrees":
-        lines.append(
-            f"Whether forces fit energies in the data: {labels['outcome']} "
-            f"({labels['reason']})."
-        )
-    shared = artifacts.get("duplicates", {}).get("in_train", {})
-    if repeated := ", ".join(f"{n:,} of `{part}`" for part, n in shared.items() if n):
-        lines.append(
-            f"Evaluated frames that were also trained on: {repeated}; errors on them "
-            "say nothing about new frames."
-        )
-    if artifacts.get("split", {}).get("kind") == "blocks":
-        lines.append(
-            "Validation frames are blocks of the trajectories of the training frames."
-        )
-    return lines
-
-
-def _limits(
-    config: Mapping[str, Any],
-    artifacts: Mapping[str, Any],
-    splits: Mapping[str, Predictions],
-) -> list[str]:
-    symbols = sorted(
-        {symbol for frames in splits.values() for symbol in _symbols(frames)}
-    )
-    lines = [
-        *_doubts(artifacts),
-        f"Measured on molecules of {', '.join(symbols) or 'no element'} only; other "
-        "elements, charges, spins and periodic systems are untested unless the data "
-        "above contain them.",
-        "It imitates the method that made its labels, with that method's errors.",
-        "Errors grow with the forces and away from the training geometries: compare "
-        "the bands, and do not trust bonds stretched beyond the data.",
-    ]
-    if "cutoff_ang" in config["model"]:
-        lines.append(
-            f"Atoms further apart than {config['model']['cutoff_ang']:g} Å act on each "
-            "other only through atoms between them."
-        )
-    if "heldout" in splits:
-        lines.append(
-            "For molecules that were not in training, read the `heldout` rows; those "
-            "of `valid` are new geometries of known molecules."
-        )
-    if "test" in splits:
-        lines.append("The `test` rows steered nothing during training.")
-    if "heldout" not in splits:
-        lines.append(
-            "No molecules were held out: the errors say nothing on new molecules."
-        )
-    if force_only(config):
-        lines.append(
-            "Trained on forces only: its energies lack a constant for each molecule, "
-            "so compare energies of one molecule only."
-        )
-    return lines
 
 
 def _facts(tree: Mapping[str, Any]) -> str:
@@ -218,7 +127,3 @@ def _short(value: Any) -> str:
 def _devices(kinds: list[str]) -> str:
     names = sorted(set(kinds))
     return ", ".join(f"{kinds.count(name)} x {name}" for name in names)
-
-
-def _symbols(frames: Predictions) -> list[str]:
-    return [symbol_of(int(z)) for z in np.unique(frames.species)]

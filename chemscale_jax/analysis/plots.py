@@ -54,23 +54,25 @@ def style_of(index: int) -> Style:
     return _STYLES[index % len(_STYLES)]
 
 
-def learning_curves(curves: Curves) -> Figure:
-    """Loss, force error and learning rate against the step.
+def learning_curves(curves: Curves, metric: str, label: str) -> Figure:
+    """Loss, one more metric and learning rate against the step.
 
     Args:
         curves: all metrics of the run; splits other than "train" and "epoch" are
             evaluation sets.
+        metric: the name of the other metric.
+        label: what it is, for its axis.
     """
     figure = Figure(figsize=(7.0, 7.5), layout="constrained")
-    loss_axes, force_axes, lr_axes = figure.subplots(
+    loss_axes, metric_axes, lr_axes = figure.subplots(
         3, 1, sharex=True, height_ratios=(3, 3, 1.5)
     )
     train = curves.get("train", {})
-    for axes, name in ((loss_axes, "loss"), (force_axes, "force_mae")):
+    for axes, name in ((loss_axes, "loss"), (metric_axes, metric)):
         if name in train:
-            label = "training batch" if name == "loss" else None
+            shown = "training batch" if name == "loss" else None
             axes.plot(
-                *train[name], color=_TRAIN.color, linewidth=0.8, alpha=0.7, label=label
+                *train[name], color=_TRAIN.color, linewidth=0.8, alpha=0.7, label=shown
             )
         for index, split in enumerate(_evals(curves)):
             if name in curves[split]:
@@ -83,15 +85,15 @@ def learning_curves(curves: Curves) -> Figure:
     if "lr" in train:
         lr_axes.plot(*train["lr"], color="black", linewidth=1.2)
     loss_axes.set_ylabel("loss")
-    force_axes.set_ylabel("force MAE (meV/Å)")
+    metric_axes.set_ylabel(label)
     lr_axes.set_ylabel("learning rate")
     lr_axes.set_xlabel("step")
-    for axes in (loss_axes, force_axes):
+    for axes in (loss_axes, metric_axes):
         _log_if_positive(axes)
     lr_axes.set_ylim(bottom=0)
     lr_axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     lr_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (loss_axes, force_axes, lr_axes):
+    for axes in (loss_axes, metric_axes, lr_axes):
         _tidy(axes)
     if loss_axes.get_legend_handles_labels()[0]:
         loss_axes.legend(frameon=False, fontsize=9)

@@ -11,8 +11,8 @@ metrics.jsonl       one record per line: step, epoch, split, name, value, count,
                     unit; the clock lives in a field of its own, ``time``
 artifacts.json      facts that predictions need: reference energies, units, splits
 checkpoints/<step>  Orbax checkpoints; a copy of artifacts.json is in each
-predictions/        <split>.npz, written at the end of a run
-check.json          what the model check measured, with a verdict per line
+predictions/        <split>.npz of a force field, written at the end of a run
+samples/            of a language model: molecules it made and what they are like
 check.json          what the model check measured, at the end of a run
 lanes/<k>           of an ensemble: the runs it is made of
 weights.npz         of a packed run, in place of checkpoints
@@ -69,6 +69,11 @@ class Workdir:
     def predictions(self) -> pathlib.Path:
         """The folder of predictions, one file per split."""
         return self.path / "predictions"
+
+    @property
+    def samples(self) -> pathlib.Path:
+        """The folder of generated molecules."""
+        return self.path / "samples"
 
     @property
     def plots(self) -> pathlib.Path:

@@ -68,7 +68,9 @@ def test_curves_keep_order_and_show_what_was_not_finite(workdir):
 
 
 def test_learning_curves_draw_every_split(workdir):
-    figure = plots.learning_curves(plots.curves_of(workdir.metrics()))
+    figure = plots.learning_curves(
+        plots.curves_of(workdir.metrics()), "force_mae", "force MAE (meV/Å)"
+    )
     loss, force, rate = figure.axes
     legend = loss.get_legend()
     assert legend is not None

@@ -1,0 +1,1 @@
+"""How one run goes: put together from its config, trained, brought to an end."""

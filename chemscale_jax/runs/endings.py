@@ -1,0 +1,22 @@
+"""What is made of a trained model: predictions, checks, a table, plots and a card."""
+
+from collections.abc import Callable, Mapping
+
+from chemscale_jax.analysis import report
+from chemscale_jax.inference import calibrate, check, predict
+from chemscale_jax.training.lane_programs import Lane
+
+
+def end_force_field(lane: Lane, lead: bool) -> str:
+    """Calibrates, predicts and checks a finished force field; returns its table."""
+    calibrate.write_calibration(lane.task, lane.config, lane.workdir, lead)
+    predict.write_predictions(lane.task, lane.config, lane.workdir, lead)
+    if not lead:
+        return ""
+    if lane.config.check != "none":
+        print(check.write_check(lane.workdir, nve=lane.config.check == "full"))
+    return report.write_report(lane.workdir)
+
+
+# By the config's task: (finished run, whether this process writes) -> table of results.
+ENDINGS: Mapping[str, Callable[[Lane, bool], str]] = {"force_field": end_force_field}

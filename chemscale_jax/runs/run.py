@@ -1,0 +1,143 @@
+"""One run, or several seeds of it trained together, from config to report."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from chemscale_jax.analysis import report
+from chemscale_jax.core import partition, processes, selftest
+from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.types import Config
+from chemscale_jax.core.workdir import Workdir
+from chemscale_jax.data import cache
+from chemscale_jax.inference import members
+from chemscale_jax.runs.assembly import make_lane
+from chemscale_jax.runs.endings import ENDINGS
+from chemscale_jax.training import lanes, loop, records, setup
+from chemscale_jax.training.host import Outcome
+from chemscale_jax.training.optimizer import make_optimizer
+
+# Of the trained model: none, without dynamics, with dynamics.
+CHECKS = ("none", "static", "full")
+
+
+def run(config: Config, elapsed: Callable[[], float]) -> None:
+    """Trains as the config says, then writes predictions, table, plots and card.
+
+    Args:
+        config: the whole config.
+        elapsed: seconds since the program was started.
+    """
+    processes.start(cache.cache_folder() / "xla")
+    lead = jax.process_index() == 0
+    selftest.check_arithmetic()
+    workdir = setup.open_workdir(config.to_dict(), lead)
+    mesh = partition.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    partition.check_rows(config.batch.rows, mesh)
+    if lead:
+        print(
+            f"{config.name}, form {config.form}, on {mesh.size} x "
+            f"{jax.devices()[0].device_kind}, workdir {workdir.path}",
+            flush=True,
+        )
+    records.check_writers(config.log.writers)
+    if config.check not in CHECKS:
+        raise UserError(f"config.check is {config.check!r}, expected {CHECKS}")
+    if config.train.ensemble > 1:
+        run_ensemble(config, workdir, mesh, elapsed)
+        return
+    lane = make_lane(config, workdir)
+    frozen = tuple(config.init_freeze)
+    optimizer = make_optimizer(config.optimizer, lane.steps, frozen)
+    if lead:
+        setup.claim(workdir, config.to_dict())
+        print(lane.stream.summary, flush=True)
+    with noted(workdir, lead) as note:
+        outcome = loop.train(
+            lane.task,
+            lane.stream,
+            optimizer,
+            config,
+            workdir,
+            mesh,
+            lane.start_from,
+            on_first_step=lambda: note(first_step_s=elapsed()),
+        )
+    if lead:
+        print(f"{outcome.state} at step {outcome.progress.step}: {outcome.reason}")
+    note(**_ending(outcome, elapsed()))
+    if outcome.state == "finished":
+        table = ENDINGS[config.task](lane, lead)
+        if lead:
+            print(table)
+
+
+def run_ensemble(
+    config: Config, workdir: Workdir, mesh: Mesh, elapsed: Callable[[], float]
+) -> None:
+    """Trains runs of several seeds together, each an ordinary run in ``lanes/<k>``."""
+    lead = jax.process_index() == 0
+    made = []
+    for k in range(config.train.ensemble):
+        own = config.copy_and_resolve_references()
+        own.train.ensemble = 0
+        own.seed = config.seed + k
+        own.workdir = str(workdir.path / "lanes" / str(k))
+        made.append(make_lane(own, setup.open_workdir(own.to_dict(), lead)))
+    lanes.check(made)
+    if lead:
+        setup.claim(workdir, config.to_dict())
+        for lane in made:
+            setup.claim(lane.workdir, lane.config.to_dict())
+        print(made[0].stream.summary, flush=True)
+    with noted(workdir, lead) as note:
+        outcomes = lanes.train(
+            made, mesh, on_first_step=lambda: note(first_step_s=elapsed())
+        )
+    for k, (lane, outcome) in enumerate(zip(made, outcomes, strict=True)):
+        if lead:
+            at = outcome.progress.step
+            print(f"lane {k} {outcome.state} at step {at}: {outcome.reason}")
+            setup.update_run(lane.workdir, **_ending(outcome, elapsed()))
+    states = {outcome.state for outcome in outcomes}
+    state = "interrupted" if "interrupted" in states else "finished"
+    reasons = sorted({outcome.reason for outcome in outcomes})
+    note(state=state, stop_reason="; ".join(reasons), total_s=elapsed())
+    if state == "finished":
+        done = [
+            lane
+            for lane, outcome in zip(made, outcomes, strict=True)
+            if outcome.state == "finished"
+        ]
+        for lane in done:
+            ENDINGS[config.task](lane, lead)
+        if lead and len(done) > 1:
+            members.write_ensemble(workdir, [lane.workdir for lane in done])
+            print(report.write_report(workdir))
+
+
+@contextlib.contextmanager
+def noted(workdir: Workdir, lead: bool) -> Iterator[Callable[..., None]]:
+    """Gives a function that merges fields into run.json; notes a failure by itself."""
+
+    def note(**fields: Any) -> None:
+        if lead:
+            setup.update_run(workdir, **fields)
+
+    try:
+        yield note
+    except BaseException as error:
+        note(state="failed", stop_reason=" ".join(str(error).split()))
+        raise
+
+
+def _ending(outcome: Outcome, total_s: float) -> dict[str, Any]:
+    return {
+        "state": outcome.state,
+        "stop_reason": outcome.reason,
+        "steps": outcome.progress.step,
+        "total_s": total_s,
+    }
