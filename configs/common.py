@@ -31,7 +31,12 @@ def base() -> ConfigDict:
                 "data": -1,  # devices over which rows are spread; -1: all that remain
                 "fsdp": 1,  # devices over which rows and parameters are spread
                 "tensor": 1,  # devices over which one matrix is spread
-                "rules": {"embed": "fsdp", "hidden": "tensor"},  # logical: mesh axis
+                "rules": {  # logical axis of a parameter: mesh axis, None: kept whole
+                    "embed": "fsdp",
+                    "hidden": "tensor",
+                    "heads": "tensor",
+                    "vocabulary": None,
+                },
             },
             "init_from": "",  # a workdir or an .npz of parameters to start from
             "init_fresh": (),  # regexes of parameter paths that start anew
@@ -57,7 +62,8 @@ def optimizer() -> ConfigDict:
             "weight_decay": 0.0,  # per step, times the learning rate; adamw only
             "clip_norm": 0.0,  # global gradient norm; 0: no clipping
             "schedule": "constant",  # constant, cosine, linear, wsd
-            "warmup_steps": 0,  # steps of linear warm-up
+            "warmup_steps": 0,  # of linear warm-up, in its unit
+            "warmup_unit": "step",  # step; epoch: rises once an epoch, from 0
             "decay_steps": 0,  # length of the schedule; 0: all planned steps
             "final_fraction": 0.0,  # of the peak, where a schedule ends
             "cooldown_fraction": 0.2,  # of the schedule; wsd only
@@ -82,7 +88,7 @@ def train() -> ConfigDict:
             },
             "ensemble": 0,  # runs of seed, seed + 1, ... trained together; 0: one run
             "lanes_at_once": 0,  # such runs taken in one go; 0: 1 on a CPU, else all
-            "rows_at_once": 0,  # rows a device takes in one go; 0: 1 on a CPU, else all
+            "rows_at_once": 0,  # by a device; -1: all; 0: 1 on a CPU, elsewhere all
             "checkpoint_every_steps": 200,  # besides the end of each epoch; 0: only it
             "watch": (
                 "valid",
@@ -136,6 +142,44 @@ def packs() -> ConfigDict:
             "nodes": 0,  # atoms a pack has room for; 0: from the data
             "edges": 0,  # edges a pack has room for; 0: from the data
             "workers": 0,  # processes that read ahead; 0: threads
+            "prefetch": 4,  # batches read ahead; 0: each is made when it is needed
+        }
+    )
+
+
+def corpus() -> ConfigDict:
+    """The fields of ``config.data`` for streams of molecules as text."""
+    return ConfigDict(
+        {
+            "stream": "tokens",  # an entry of chemscale_jax.data.STREAMS
+            "source": "embedded",  # embedded, file (SMILES), store (of tokenize)
+            "path": "",  # of the file or the store
+            "column": "auto",  # of a file with several
+            "tfds_split": "all",  # of a folder that TFDS prepared
+            "notation": "",  # selfies, selfies-1, smiles; empty: as the data, selfies
+            "vocabulary": "",  # file or folder; empty: that of init_from or the data
+            "embedded_molecules": 60_000,  # of the corpus the package makes by itself
+            "valid_fraction": 0.05,  # of the molecules
+            "valid_molecules_max": 500_000,
+            "split_seed": 0,  # of the one permutation that all subsets are cut from
+            "train_molecules": 0,  # nested subsets; 0: all
+            "train_tokens": 0,  # nested subsets; 0: all
+            "train_rows": 0,  # nested subsets, in full rows of tokens; 0: all
+            "deduplicate": True,  # leave out what validation has, and repeats
+        }
+    )
+
+
+def token_rows() -> ConfigDict:
+    """The fields of ``config.batch`` for streams of molecules as text."""
+    return ConfigDict(
+        {
+            "form": "packed",  # packed, cut (one long text), bucketed (short rows)
+            "rows": 8,  # per batch, spread over the devices
+            "length": 512,  # tokens of a row
+            "buckets": (),  # lengths of bucketed rows; empty: chosen from the data
+            "tokens": 0,  # per batch of bucketed rows; 0: rows of the longest
+            "workers": 0,  # processes that read ahead; 0: a thread
             "prefetch": 4,  # batches read ahead; 0: each is made when it is needed
         }
     )

@@ -25,10 +25,10 @@ OPTIONS = {"model": "allegro", "ensemble": 4}
 CUTOFF_ANG = 5.0
 # Hyperparameters and learning rate of the form "train", and of the tiny form.
 MODELS = {
-    "painn": ({"width": 64, "depth": 3}, 1e-3, {"width": 8, "depth": 2}),
+    "painn": ({"width": 64, "depth": 3}, 3e-3, {"width": 8, "depth": 2}),
     "allegro": (
         {"width": 64, "depth": 2, "l_max": 2},
-        2e-3,
+        1e-2,
         {"width": 8, "depth": 1, "l_max": 1},
     ),
 }
@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.ensemble = 2
         return config
     config.optimizer.lr = lr
-    config.train.epochs = 200
+    config.train.epochs = 10
     config.data.source = "extxyz"
     config.data.valid_size = 50
     return config

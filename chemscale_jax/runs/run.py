@@ -51,7 +51,12 @@ def run(config: Config, elapsed: Callable[[], float]) -> None:
         return
     lane = make_lane(config, workdir)
     frozen = tuple(config.init_freeze)
-    optimizer = make_optimizer(config.optimizer, lane.steps, frozen)
+    optimizer = make_optimizer(
+        config.optimizer,
+        lane.steps,
+        frozen,
+        lane.stream.artifacts["planned"]["steps_per_epoch"],
+    )
     if lead:
         setup.claim(workdir, config.to_dict())
         print(lane.stream.summary, flush=True)

@@ -16,6 +16,7 @@ from chemscale_jax.core.types import Array, Config, Params
 
 SCHEDULES = ("constant", "cosine", "linear", "wsd")
 OPTIMIZERS = ("adam", "adamw")
+WARMUP_UNITS = ("step", "epoch")
 
 
 class Optimizer(NamedTuple):
@@ -35,13 +36,16 @@ class Optimizer(NamedTuple):
     ema_decay: float  # 0: no average of the weights
 
 
-def make_optimizer(config: Config, steps: int, frozen: tuple[str, ...]) -> Optimizer:
+def make_optimizer(
+    config: Config, steps: int, frozen: tuple[str, ...], steps_per_epoch: int = 0
+) -> Optimizer:
     """The optimiser of ``config.optimizer``.
 
     Args:
         config: see ``configs/common.py`` for the fields and their defaults.
         steps: length of the schedule, used where ``config.decay_steps`` is 0.
         frozen: regular expressions of parameter paths that must not move.
+        steps_per_epoch: used where the warm-up is counted in epochs.
     """
     if config.name not in OPTIMIZERS:
         raise UserError(
@@ -73,7 +77,7 @@ def make_optimizer(config: Config, steps: int, frozen: tuple[str, ...]) -> Optim
     return Optimizer(
         init=transform.init,
         direction=direction,
-        schedule=make_schedule(config, config.decay_steps or steps),
+        schedule=make_schedule(config, config.decay_steps or steps, steps_per_epoch),
         transform=transform,
         ema_decay=config.ema_decay,
     )
@@ -116,8 +120,13 @@ def make_lane_optimizer(
     return of_lane
 
 
-def make_schedule(config: Config, steps: int) -> optax.Schedule:
+def make_schedule(
+    config: Config, steps: int, steps_per_epoch: int = 0
+) -> optax.Schedule:
     """Linear warm-up, then the shape named by ``config.schedule``.
+
+    The warm-up rises with each step, or once an epoch from 0 on: so does the published
+    code of ChemGPT, whose ten epochs therefore end at a tenth of its peak.
 
     ``cosine`` and ``linear`` fall to ``final_fraction`` of the peak at ``steps``;
     ``wsd`` holds the peak and falls linearly over the last ``cooldown_fraction``.
@@ -128,7 +137,20 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
             f"expected one of {SCHEDULES}"
         )
     peak, low = config.lr, config.lr * config.final_fraction
-    warmup = config.warmup_steps
+    if config.warmup_unit not in WARMUP_UNITS:
+        raise UserError(
+            f"config.optimizer.warmup_unit is {config.warmup_unit!r}, expected one of "
+            f"{WARMUP_UNITS}"
+        )
+    stride = 1
+    if config.warmup_unit == "epoch":
+        if not steps_per_epoch:
+            raise UserError(
+                "config.optimizer.warmup_unit is 'epoch', which runs that are trained "
+                "together do not have; train them apart"
+            )
+        stride = steps_per_epoch
+    warmup = config.warmup_steps * stride
     rest = max(steps - warmup, 1)
     if config.schedule == "constant":
         after = optax.constant_schedule(peak)
@@ -143,6 +165,8 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
         return after
 
     def warm(step: ArrayLike) -> ArrayLike:
+        if config.warmup_unit == "epoch":
+            return peak * (jnp.asarray(step) // stride) / config.warmup_steps
         # The first step already moves: 1/warmup of the peak, not 0.
         return peak * (jnp.asarray(step) + 1) / warmup
 

@@ -235,10 +235,13 @@ def choose_slices(rows: int, rows_at_once: int, mesh: Mesh) -> int:
 
     Args:
         rows: of a batch of all processes.
-        rows_at_once: per device; 0 means one on a CPU, where a small working set
-            stays in the cache, and all of them elsewhere.
+        rows_at_once: per device; -1 means all of them, also where batches differ in
+            rows; 0 means one on a CPU, where a small working set stays in the cache,
+            and all of them elsewhere.
         mesh: the devices.
     """
+    if rows_at_once == -1:
+        return 1
     per_device = rows // (mesh.shape["data"] * mesh.shape["fsdp"])
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     at_once = rows_at_once or (1 if on_cpu else per_device)

@@ -31,7 +31,18 @@ def test_schedules_at_their_landmarks(schedule, expected):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_warm_up_may_rise_once_an_epoch():
+    fields = {"lr": 1.0, "warmup_steps": 4, "warmup_unit": "epoch"}
+    rate = make_schedule(config(**fields), 100, steps_per_epoch=10)
+    found = [np.asarray(rate(step)) for step in (0, 9, 10, 39, 40, 99)]
+    np.testing.assert_allclose(found, [0, 0, 0.25, 0.75, 1, 1], atol=1e-6)
+    with pytest.raises(UserError, match="train them apart"):
+        make_schedule(config(**fields), 100)
+
+
 def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="warmup_unit is 'week', expected"):
+        make_schedule(config(warmup_unit="week"), 10)
     with pytest.raises(UserError, match="'cosin', expected one of"):
         make_schedule(config(schedule="cosin"), 10)
     with pytest.raises(UserError, match="'sgd', expected one of"):
