@@ -40,6 +40,7 @@ REQUIRES = [
     "jraph>=0.0.6.dev0",
     "selfies>=2.2",
     "rdkit>=2025.3",
+    "safetensors>=0.5",
     "ml-collections>=1.1",
     "tensorflow-datasets>=4.9.10",
     "absl-py>=2.1",
@@ -61,6 +62,10 @@ EXTRAS = {
     "export": ["flatbuffers>=24"],
     # Makes the embedded data set again, or a larger one like it.
     "generate": ["tblite>=0.5"],
+    # Published language models by their name.
+    "hub": ["huggingface_hub>=0.26"],
+    # Reads molecules from parquet files.
+    "parquet": ["pyarrow>=17"],
     "tensorboard": ["tensorboardX>=2.6"],
     "wandb": ["wandb>=0.17"],
     "colab": ["ase>=3.23", "ipykernel>=6.29"],
@@ -75,6 +80,7 @@ EXTRAS = {
         "pre-commit>=3.8",
         "pyright>=1.1.400",
         "pytest>=8.3",
+        "pyarrow>=17",
         "ruff>=0.9",
         "tblite>=0.5",
     ],
@@ -84,6 +90,7 @@ EXTRAS = {
         "nequip-allegro>=0.8.3",
         "schnetpack>=2.1",
         "torch>=2.4",
+        "transformers>=5",
     ],
 }
 

@@ -18,5 +18,15 @@ def _graphs(config: Config, process_index: int, process_count: int) -> Stream:
     )
 
 
+def _tokens(config: Config, process_index: int, process_count: int) -> Stream:
+    # Likewise: RDKit comes with the corpora.
+    from chemscale_jax.data import token_stream
+
+    return token_stream.make_token_stream(config, process_index, process_count)
+
+
 # Name in config.data.stream: a function of config, process index and process count.
-STREAMS: dict[str, Callable[[Config, int, int], Stream]] = {"graphs": _graphs}
+STREAMS: dict[str, Callable[[Config, int, int], Stream]] = {
+    "graphs": _graphs,
+    "tokens": _tokens,
+}

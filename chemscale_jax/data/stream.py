@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import flags
 
 from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.stream import Epoch
 from chemscale_jax.data import duplicates, exact_batches, graphs, label_check, packing
 from chemscale_jax.data.neighbor_table import NeighborTable
+from chemscale_jax.data.prefetch import prefetched
 from chemscale_jax.data.reference import ReferenceEnergies, reference_energies
 from chemscale_jax.data.source import FrameSource
 from chemscale_jax.data.sources import open_source
@@ -366,35 +366,3 @@ def make_stream(
         process_count=jax.process_count() if process_count is None else process_count,
         **fields.batch.to_dict(),
     )
-
-
-def prefetched(
-    epoch: Epoch, start: int, workers: int, prefetch: int
-) -> Iterator[GraphPack]:
-    """The batches of an epoch from ``start`` on, made ahead of time by grain.
-
-    Order and content are those of plain indexing.
-
-    Args:
-        epoch: the batches.
-        start: the first batch.
-        workers: processes that make them; 0 for one thread.
-        prefetch: how many batches may wait, for each worker; 0 makes each when it is
-            asked for, which is quicker where batches are small.
-    """
-    if prefetch == 0 and workers == 0:
-        return (epoch[index] for index in range(start, len(epoch)))
-    # Costs a second to import, so only training pays it.
-    import grain
-
-    ahead = max(1, prefetch)
-    batches = grain.MapDataset.source(epoch)[start:].to_iter_dataset(
-        grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
-    )
-    if workers > 0:
-        # grain asks absl for flags, also in programs that do not use them.
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=ahead)
-        batches = batches.mp_prefetch(options)
-    return iter(batches)

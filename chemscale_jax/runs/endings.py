@@ -18,5 +18,22 @@ def end_force_field(lane: Lane, lead: bool) -> str:
     return report.write_report(lane.workdir)
 
 
+def end_language_model(lane: Lane, lead: bool) -> str:
+    """Samples molecules of a finished language model; returns its tables.
+
+    ``config.sample`` says how many; they are compared with validation molecules.
+    """
+    if not lead:
+        return ""
+    # These read molecules, for which runs of force fields need not wait.
+    from chemscale_jax.runs import sampled_molecules
+
+    sampled_molecules.write_samples(lane.stream, lane.config, lane.workdir)
+    return report.write_report(lane.workdir)
+
+
 # By the config's task: (finished run, whether this process writes) -> table of results.
-ENDINGS: Mapping[str, Callable[[Lane, bool], str]] = {"force_field": end_force_field}
+ENDINGS: Mapping[str, Callable[[Lane, bool], str]] = {
+    "force_field": end_force_field,
+    "causal_lm": end_language_model,
+}

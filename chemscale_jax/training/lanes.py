@@ -248,8 +248,8 @@ def check(lanes: Sequence[Lane]) -> None:
             )
         if _shapes(lane.stream) != _shapes(first.stream):
             raise UserError(
-                f"batches of lane {k} have other shapes than those of lane 0; set "
-                "config.batch.nodes and config.batch.edges"
+                f"batches of lane {k} have other shapes than those of lane 0; fix them "
+                "in config.batch (graphs: nodes and edges; text: buckets)"
             )
     if "wandb" in first.config.log.writers:
         raise UserError(
