@@ -64,6 +64,8 @@ EXTRAS = {
     "generate": ["tblite>=0.5"],
     # Published language models by their name.
     "hub": ["huggingface_hub>=0.26"],
+    # The Frechet ChemNet distance; brings torch.
+    "fcd": ["fcd>=1.2.2"],
     # Reads molecules from parquet files.
     "parquet": ["pyarrow>=17"],
     "tensorboard": ["tensorboardX>=2.6"],

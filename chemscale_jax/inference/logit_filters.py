@@ -26,8 +26,8 @@ _BITS = 32
 class Filters:
     """What is done to the scores before a token is drawn; the default is nothing.
 
-    There is no hidden top-k: ``transformers`` before version 5 took 50 where none was
-    given.
+    There is no hidden top-k: ``generate`` of ``transformers`` takes 50 where none is
+    set, so that comparing with it needs ``top_k=0`` there.
     """
 
     temperature: float = 1.0  # scores are divided by it

@@ -1,6 +1,7 @@
 """What is made of a trained model: predictions, checks, a table, plots and a card."""
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from chemscale_jax.analysis import report
 from chemscale_jax.inference import calibrate, check, predict
@@ -28,7 +29,9 @@ def end_language_model(lane: Lane, lead: bool) -> str:
     # These read molecules, for which runs of force fields need not wait.
     from chemscale_jax.runs import sampled_molecules
 
-    sampled_molecules.write_samples(lane.stream, lane.config, lane.workdir)
+    # A language model is trained on no other stream.
+    stream = cast(sampled_molecules.TokenStream, lane.stream)
+    sampled_molecules.write_samples(stream, lane.config, lane.workdir)
     return report.write_report(lane.workdir)
 
 
