@@ -5,17 +5,19 @@ Forms:
     tuned: a corpus of the user's or the paper's, AdamW with warm-up and cosine decay.
     faithful: the paper's arm: rows cut from one long text, batches of 8 rows, Adam at
         2e-5 with a warm-up of 100 steps, 10 epochs.
+    finetune: molecules of one's own, from the weights of --config.init_from.
     smoke: a tiny model on a few molecules, under a minute on a CPU.
 
 Arguments: width (16, 32, 64, ..., 2048; 24 layers and 16 heads at every width),
-notation (selfies, smiles; selfies-1 is that of the published weights), warmup (epoch:
+notation (selfies, smiles; selfies-1 is that of the published weights; not given: that
+of the weights to start from, else selfies), warmup (epoch:
 faithful only, as in the published code, where the learning rate rises once an epoch).
 
     python -m chemscale_jax.main --config=configs/chemgpt.py:embedded,width=64
     python -m chemscale_jax.main --config=configs/chemgpt.py:tuned,width=256 \
-        --config.data.source=file --config.data.path=pubchem-10m.txt
-    python -m chemscale_jax.main --config=configs/chemgpt.py:tuned,width=64 \
-        --config.init_from=DIR --config.data.source=file --config.data.path=mine.smi
+        --config.data.path=pubchem-10m.txt
+    python -m chemscale_jax.main --config=configs/chemgpt.py:finetune,width=64 \
+        --config.init_from=DIR --config.data.path=mine.smi
 """
 
 from collections.abc import Iterator
@@ -25,8 +27,8 @@ from ml_collections import ConfigDict
 
 from chemscale_jax.configs import common
 
-FORMS = ("embedded", "tuned", "faithful", "smoke")
-OPTIONS = {"width": 64, "notation": "selfies", "warmup": "step"}
+FORMS = ("embedded", "tuned", "faithful", "finetune", "smoke")
+OPTIONS = {"width": 64, "notation": "", "warmup": "step"}
 # Up to this width attention costs more than matrices, so short rows are faster.
 WIDEST_IN_SHORT_ROWS = 128
 
@@ -40,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.task = "causal_lm"
     config.data = common.corpus()
     config.data.notation = common.one_of(
-        "notation", options["notation"], ("selfies", "selfies-1", "smiles")
+        "notation", options["notation"], ("", "selfies", "selfies-1", "smiles")
     )
     config.batch = common.token_rows()
     config.model = {
@@ -84,6 +86,12 @@ def get_config(arg: str = "") -> ConfigDict:
         config.batch.rows = 64
         config.batch.tokens = 64 * 512
         config.optimizer.warmup_steps = 1000
+    if form == "finetune":
+        config.data.source = "file"
+        config.train.epochs = 10
+        config.batch.rows, config.batch.tokens = 8, 2048
+        config.optimizer.lr = 3e-4
+        config.optimizer.warmup_steps = 20
     if form == "smoke":
         config.model.width, config.model.depth = 32, 2
         config.data.embedded_molecules = 400

@@ -154,7 +154,7 @@ def corpus() -> ConfigDict:
             "stream": "tokens",  # an entry of chemscale_jax.data.STREAMS
             "source": "embedded",  # embedded, file (SMILES), store (of tokenize)
             "path": "",  # of the file or the store
-            "column": "auto",  # of a file with several
+            "column": "",  # name or number; empty: the one that is called smiles or so
             "tfds_split": "all",  # of a folder that TFDS prepared
             "notation": "",  # selfies, selfies-1, smiles; empty: as the data, selfies
             "vocabulary": "",  # file or folder; empty: that of init_from or the data

@@ -17,7 +17,7 @@ COMMANDS = {
     "score": "give the exact log-likelihood of molecules",
     "evaluate": "measure generated molecules: filters, diversity, distances",
     "md": "relax or move a molecule with a force field, or find its vibrations",
-    "export": "write a force field as StableHLO, for other programs",
+    "export": "write a trained model in a form that other programs read",
     "pack": "copy what is needed to use a trained model into a small folder",
     "check": "measure symmetries, conservation and smoothness of a force field",
     "import": "make a workdir of other people's weights, such as a torch file",

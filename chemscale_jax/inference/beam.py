@@ -3,8 +3,8 @@
 Of all continuations of the running beams the best ``2 * num_beams`` are looked at.
 Those among the first ``num_beams`` that end are finished beams and score ``sum of log
 p / length^length_penalty``, where the length counts generated tokens only, the end
-token included (versions before the end of 2023 counted the prompt). The best ``num_beams`` of the
-others run on.
+token included (versions before the end of 2023 counted the prompt). The best
+``num_beams`` of the others run on.
 
 Groups (Vijayakumar et al. 2018, which ``transformers`` 5 no longer has): every group is
 a beam search of its own; groups choose one after another, and a token loses

@@ -242,25 +242,40 @@ def extend(
         valid_BS.shape[1], options.window, slot, tokens_BT.shape[1], valid_BS
     )
 
-    def turn(x_BTD: Array, at: tuple[Params, Cache]) -> tuple[Array, Cache]:
-        pair, (keys_2BHKS, values_2BHKS) = at
+    # Carried through the scan, not scanned over, which would copy it at every call.
+    def turn(
+        carry: tuple[Array, Cache], at: tuple[Params, Array]
+    ) -> tuple[tuple[Array, Cache], None]:
+        (x_BTD, cache), (pair, number) = carry, at
         for place, kind in enumerate(KINDS):
             q, k, v = _queries_keys_values(options, pair[kind], x_BTD)
-            start = (place, 0, 0, 0, slot)
-            keys_2BHKS = _put(keys_2BHKS, k, start)
-            values_2BHKS = _put(values_2BHKS, v, start)
-            out = attend(q, keys_2BHKS[place], values_2BHKS[place], kind == "local")
+            at_slot = (number, place, 0, 0, 0, slot)
+            cache = Cache(
+                _put(cache.keys_P2BHKS, k, at_slot),
+                _put(cache.values_P2BHKS, v, at_slot),
+            )
+            keys, values = (_layer_of(kept, number, place) for kept in cache)
+            out = attend(q, keys, values, kind == "local")
             x_BTD = _after_attention(options, pair[kind], x_BTD, out)
-        return x_BTD, Cache(keys_2BHKS, values_2BHKS)
+        return (x_BTD, cache), None
 
     x_BTD = _embed(params, tokens_BT, position_BT)
-    x_BTD, cache = jax.lax.scan(turn, x_BTD, (params["pairs"], cache))
+    numbers = jnp.arange(options.depth // 2, dtype=jnp.int32)
+    (x_BTD, cache), _ = jax.lax.scan(turn, (x_BTD, cache), (params["pairs"], numbers))
     x_BTD = _layer_norm(params["norm"], x_BTD)
     return _head(options, params, x_BTD), cache
 
 
 def _put(kept: Array, new: Array, start: tuple[Any, ...]) -> Array:
-    return jax.lax.dynamic_update_slice(kept, new[None].astype(kept.dtype), start)
+    new = new[None, None].astype(kept.dtype)
+    return jax.lax.dynamic_update_slice(kept, new, start)
+
+
+def _layer_of(kept_P2BHKS: Array, pair: Array, place: int) -> Array:
+    """What one layer has kept, (B, H, K, S)."""
+    sizes = (1, 1, *kept_P2BHKS.shape[2:])
+    start = (pair, place, 0, 0, 0, 0)
+    return jax.lax.dynamic_slice(kept_P2BHKS, start, sizes)[0, 0]
 
 
 def _embed(params: Params, tokens_BL: Array, position_BL: Array) -> Array:

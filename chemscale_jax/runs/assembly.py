@@ -1,10 +1,13 @@
 """Puts a run together from its config: data, task and initial weights."""
 
+import pathlib
+
 import jax
 
 from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data import STREAMS
+from chemscale_jax.interop import hf_gpt_neo
 from chemscale_jax.tasks import TASKS
 from chemscale_jax.training import checkpoint, host, setup
 from chemscale_jax.training.lane_programs import Lane
@@ -27,6 +30,20 @@ def make_lane(config: Config, workdir: Workdir) -> Lane:
         workdir=workdir,
         steps=steps,
         start_from=checkpoint.starter(
-            config.init_from, tuple(config.init_fresh), workdir
+            config.init_from, tuple(config.init_fresh), workdir, read_weights
         ),
     )
+
+
+def read_weights(source: str) -> checkpoint.Variables:
+    """Parameters and constants of ``config.init_from``.
+
+    Args:
+        source: a workdir, a folder in the layout of Hugging Face, or an .npz.
+    """
+    folder = pathlib.Path(source)
+    if not folder.is_dir():
+        return checkpoint.load_params_file(source)
+    if (folder / "config.json").exists() and not (folder / "artifacts.json").exists():
+        return hf_gpt_neo.load_folder(folder).variables
+    return checkpoint.load_variables(Workdir(folder))

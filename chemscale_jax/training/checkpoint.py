@@ -1,7 +1,6 @@
 """Orbax checkpoints: saved without waiting, restored onto any mesh."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -253,19 +252,25 @@ def load_params_file(path: str) -> dict[str, Params]:
 
 
 def starter(
-    source: str, fresh: tuple[str, ...], workdir: Workdir
+    source: str,
+    fresh: tuple[str, ...],
+    workdir: Workdir,
+    read: Callable[[str], Variables],
 ) -> Callable[[Variables], Variables] | None:
     """What replaces initial parameters and constants, by ``config.init_from``.
 
     None where nothing does: no source is named, or the workdir has a checkpoint to
     resume from.
+
+    Args:
+        source: what the config says.
+        fresh: regular expressions of paths that keep their initial value.
+        workdir: of the run.
+        read: makes parameters and constants of the source.
     """
     if not source or any(workdir.checkpoints.glob("[0-9]*")):
         return None
-    if os.path.isdir(source):
-        given = load_variables(Workdir(pathlib.Path(source)))
-    else:
-        given = load_params_file(source)
+    given = read(source)
 
     def start(variables: Variables) -> Variables:
         placed, stayed = {}, []

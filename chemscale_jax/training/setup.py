@@ -79,13 +79,15 @@ def inherit_statistics(
         UserError: the new data have elements that the first run did not have.
     """
     own = dict(artifacts)
+    if "statistics" not in own:
+        return own
     if not os.path.isdir(init_from):
         resumed = bool(init_from) and workdir.artifacts_json.exists()
         source = workdir if resumed else None
     else:
         source = Workdir(pathlib.Path(init_from))
     statistics = source.artifacts().get("statistics") if source else None
-    if statistics is None or "statistics" not in own:
+    if statistics is None:
         return own
     fresh = set(own["statistics"].get("elements", ()))
     unseen = sorted(fresh - set(statistics.get("elements", fresh)))

@@ -61,6 +61,27 @@ def test_sampling_writes_likelihoods_and_prints_the_metrics(workdir, tmp_path, c
     assert "IntDiv" in capsys.readouterr().out
 
 
+def test_an_exported_model_is_fine_tuned(workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(console.__file__.rsplit("/", 2)[0])
+    exported, molecules = tmp_path / "exported", tmp_path / "mine.smi"
+    command = console.load("export")
+    assert command.main([f"--workdir={workdir.path}", f"--out={exported}"]) == 0
+    molecules.write_text("".join(f"{'C' * n}O\n{'C' * n}N\n" for n in range(1, 31)))
+    arguments = [
+        "--config=configs/chemgpt.py:finetune,width=16",
+        "--config.model.depth=2",
+        "--config.train.epochs=2",
+        f"--config.init_from={exported}",
+        f"--config.data.path={molecules}",
+        *TINY[2:],
+    ]
+    path = tmp_path / "tuned"
+    assert main.main(["main", *arguments, f"--workdir={path}"]) == 0
+    assert "26 of 26 arrays taken" in capsys.readouterr().out
+    losses = Workdir(path).series("valid", "nll_molecule")[1]
+    assert losses[-1] < losses[0]
+
+
 def test_resuming_a_finished_run_changes_nothing(workdir, monkeypatch, capsys):
     monkeypatch.chdir(console.__file__.rsplit("/", 2)[0])
     before = workdir.metrics_jsonl.read_bytes()

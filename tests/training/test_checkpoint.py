@@ -42,7 +42,7 @@ def test_constants_are_taken_over_too(tmp_path):
     source = tmp_path / "source.npz"
     arrays = {"params/w": np.ones(2), "constants/basis": np.full(3, 7.0)}
     np.savez(source, allow_pickle=False, **arrays)
-    start = starter(str(source), (), Workdir(tmp_path / "run"))
+    start = starter(str(source), (), Workdir(tmp_path / "run"), load_params_file)
     assert start is not None
     initial = {"params": {"w": jnp.zeros(2)}, "constants": {"basis": jnp.zeros(3)}}
     placed = start(initial)
