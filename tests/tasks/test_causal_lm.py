@@ -207,6 +207,16 @@ def test_what_makes_no_sense_is_refused(setting, changes, message):
         make_task(make_config(**changes), batch)
 
 
+def test_rows_of_several_molecules_keep_them_apart():
+    vocabulary = Vocabulary((*SPECIALS, "[C]"), "selfies").to_json()
+    cut = {"vocabulary": vocabulary, "rows": {"form": "cut"}}
+    packed = {"vocabulary": vocabulary, "rows": {"form": "packed"}}
+    assert not causal_lm.make_options(make_config(), cut).segments
+    assert causal_lm.make_options(make_config(), packed).segments
+    with pytest.raises(UserError, match="which would see one another"):
+        causal_lm.make_options(make_config(segments=False), packed)
+
+
 def test_data_without_a_vocabulary_are_refused():
     with pytest.raises(UserError, match=r"have no vocabulary.*use 'tokens'"):
         TASKS["causal_lm"](make_config(), (), {})

@@ -48,6 +48,7 @@ def test_slices_follow_rows_devices_and_platform():
     mesh = partition.make_mesh(data=2)
     assert choose_slices(8, 0, mesh) == 4
     assert choose_slices(8, 4, mesh) == 1
+    assert choose_slices(8, -1, mesh) == 1
     with pytest.raises(UserError, match="does not divide the 4 rows"):
         choose_slices(8, 3, mesh)
 
