@@ -2,18 +2,15 @@
 
 import collections
 import functools
-import multiprocessing
-import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.worker_processes import usable_processes, worker_processes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,16 +22,6 @@ _CHUNK = 100
 _AHEAD = 4
 # Seconds between redrawings of the bar where nobody watches it move.
 _LOG_INTERVAL = 30.0
-_ONE_THREAD: dict[str, str] = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
-)
-
-
-def usable_processes() -> int:
-    """How many processes this one may keep busy."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def ordered_map(
@@ -89,14 +76,8 @@ def _in_processes(
     chunks: list[Sequence[Item]],
     processes: int,
 ) -> Iterator[list[Result]]:
-    # Workers inherit these; numerical libraries read them when they are loaded.
-    before = {name: os.environ[name] for name in _ONE_THREAD if name in os.environ}
-    os.environ.update(_ONE_THREAD)
-    executor = futures.ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), _end_with_parent
-    )
     waiting: collections.deque[futures.Future] = collections.deque()
-    try:
+    with worker_processes(processes, "try again with fewer processes") as executor:
         submit = functools.partial(executor.submit, function)
         for chunk in chunks:
             waiting.append(submit(chunk))
@@ -104,25 +85,3 @@ def _in_processes(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died, perhaps for lack of memory: try again with fewer "
-            "processes"
-        ) from None
-    finally:
-        executor.shutdown(cancel_futures=True)
-        for name in _ONE_THREAD:
-            del os.environ[name]
-        os.environ.update(before)
-
-
-def _end_with_parent() -> None:
-    """Lets a worker end when the main process was killed and cannot tell it."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

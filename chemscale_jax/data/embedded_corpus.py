@@ -25,8 +25,8 @@ from chemscale_jax.chem.recombination import (
     draw_block,
     pool_of,
 )
-from chemscale_jax.chem.worker_map import usable_processes
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.worker_processes import usable_processes
 from chemscale_jax.data.cache import derived_folder
 from chemscale_jax.data.corpus_card import CorpusFacts, corpus_card
 from chemscale_jax.data.token_store import SCHEMA_VERSION, TokenStore

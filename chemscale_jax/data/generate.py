@@ -11,18 +11,14 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import multiprocessing
-import os
 import pathlib
 import re
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent import futures
-from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +36,7 @@ from chemscale_jax.chem.molecule_list import Molecule, smiles_hash
 from chemscale_jax.chem.units import HARTREE_EV
 from chemscale_jax.chem.xtb import METHOD, ScfError, energy_and_forces
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.worker_processes import worker_processes
 from chemscale_jax.data.generated_file import (
     ENERGY_KEY,
     FORCES_KEY,
@@ -187,40 +184,13 @@ def _parts_of(
 
 def _run(jobs: list[Part], workers: int) -> Iterator[int]:
     """Makes the parts in fresh processes; yields the frames of each finished one."""
-    # Workers inherit these; numerical libraries read them when they are loaded.
-    one_thread: dict[str, str] = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+    advice = (
+        "give the same command again, it goes on from the finished parts; fewer "
+        "workers need less"
     )
-    before = {name: os.environ[name] for name in one_thread if name in os.environ}
-    os.environ.update(one_thread)
-    executor = futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _end_with_parent
-    )
-    try:
+    with worker_processes(workers, advice) as executor:
         for done in futures.as_completed(executor.submit(_make_part, j) for j in jobs):
             yield done.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died, perhaps for lack of memory: give the same command "
-            "again, it goes on from the finished parts; fewer workers need less"
-        ) from None
-    finally:
-        executor.shutdown(cancel_futures=True)
-        for name in one_thread:
-            del os.environ[name]
-        os.environ.update(before)
-
-
-def _end_with_parent() -> None:
-    """Lets a worker end when the main process was killed and cannot tell it."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def slug_of(name: str) -> str:

@@ -15,7 +15,7 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from chemscale_jax.data import ani1x_layout, tfds_frames
+from chemscale_jax.data import ani1x_layout, tfds_download, tfds_frames
 from chemscale_jax.data.ani1x import Ani1xSource
 from chemscale_jax.data.tfds_frames import open_prepared
 
@@ -41,7 +41,7 @@ _CITATION = """\
 
 
 @dataclasses.dataclass
-class Ani1xConfig(tfds_frames.FramesConfig):
+class Ani1xConfig(tfds_download.FileConfig):
     """One label set of one file, by default of the release.
 
     Attributes:
@@ -72,12 +72,12 @@ class Ani1x(tfds_frames.FramesBuilder):
         """A sentence on what the frames are."""
         return (
             "Conformers of organic molecules of H, C, N and O with energies and forces "
-            f"({self.frames_config.labels}); eV, angstrom."
+            f"({self.file_config.labels}); eV, angstrom."
         )
 
     def open_source(self, path: pathlib.Path) -> Ani1xSource:
         """The records of the file."""
-        return Ani1xSource(str(path), self.frames_config.labels)
+        return Ani1xSource(str(path), self.file_config.labels)
 
 
 def prepare(data_dir: str | os.PathLike, config: Ani1xConfig | None = None) -> Ani1x:
@@ -90,7 +90,7 @@ def prepare(data_dir: str | os.PathLike, config: Ani1xConfig | None = None) -> A
     Raises:
         UserError: the download fails or is not the expected file.
     """
-    return tfds_frames.prepare(
+    return tfds_download.prepare(
         Ani1x(
             config=config or "wb97x_dz",
             data_dir=str(data_dir),

@@ -1,55 +1,24 @@
-"""What TFDS builders of frames share: checked downloads, writing, reading back.
-
-Neither preparing nor reading needs TensorFlow.
-"""
+"""What TFDS builders of frames share: writing and reading back."""
 
 import abc
-import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download.checksums import UrlInfo
-from tensorflow_datasets.core.download.download_manager import (
-    NonMatchingChecksumError,
-)
-from tensorflow_datasets.core.units import Size
 
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data import rmd17
 from chemscale_jax.data.cache import file_identity
 from chemscale_jax.data.source import TEST, TRAIN, FrameSource
+from chemscale_jax.data.tfds_download import FileBuilder
 from chemscale_jax.data.wrapped import WrappedSource
 
 
-@dataclasses.dataclass
-class FramesConfig(tfds.core.BuilderConfig):
-    """Where the records of a data set come from.
-
-    Attributes:
-        name: names the folder of the prepared data set.
-        url: address of the file.
-        size: its size in bytes.
-        sha256: its checksum; empty to accept any file.
-        path: a copy of the file on this machine; empty to download it.
-    """
-
-    url: str = ""
-    size: int = 0
-    sha256: str = ""
-    path: str = ""
-
-
-class FramesBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
+class FramesBuilder(FileBuilder, abc.ABC, skip_registration=True):
     """Frames with energies and forces, in eV, eV/angstrom and angstrom."""
-
-    file_name: str  # of the download
-    homepage: str
-    citation: str
-    hint: str  # how to get the file by other means
 
     @abc.abstractmethod
     def describe(self) -> str:
@@ -59,57 +28,23 @@ class FramesBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=
     def open_source(self, path: pathlib.Path) -> FrameSource:
         """The records of the file."""
 
-    @property
-    def frames_config(self) -> Any:
-        """The builder's config, which is a `FramesConfig`."""
-        assert isinstance(self.builder_config, FramesConfig)
-        return self.builder_config
-
-    @property
-    def url_infos(self) -> dict[str, Any] | None:
-        """The checksum that a download is held against."""
-        config = self.frames_config
-        if not config.sha256:
-            return None
-        info = UrlInfo(
-            size=Size(config.size), checksum=config.sha256, filename=self.file_name
-        )
-        return {config.url: info}
-
     def _info(self) -> tfds.core.DatasetInfo:
         vectors = tfds.features.Tensor(shape=(None, 3), dtype=np.float32)
-        features = tfds.features.FeaturesDict(
-            {
-                "species": tfds.features.Tensor(shape=(None,), dtype=np.uint8),
-                "positions": vectors,
-                # As bytes: TFDS rounds other float64 values to float32.
-                "energy": tfds.features.Tensor(
-                    shape=(), dtype=np.float64, encoding=tfds.features.Encoding.BYTES
-                ),
-                "forces": vectors,
-                "molecule": tfds.features.Text(),
-                "id": tfds.features.Text(),
-            }
-        )
-        return self.dataset_info_from_configs(
-            description=self.describe(),
-            features=features,
-            homepage=self.homepage,
-            citation=self.citation,
-            # The stream shuffles; in the order of the file, reading is fastest.
-            disable_shuffling=True,
-        )
+        features = {
+            "species": tfds.features.Tensor(shape=(None,), dtype=np.uint8),
+            "positions": vectors,
+            # As bytes: TFDS rounds other float64 values to float32.
+            "energy": tfds.features.Tensor(
+                shape=(), dtype=np.float64, encoding=tfds.features.Encoding.BYTES
+            ),
+            "forces": vectors,
+            "molecule": tfds.features.Text(),
+            "id": tfds.features.Text(),
+        }
+        return self.info_of(self.describe(), features)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        config = self.frames_config
-        path = pathlib.Path(config.path or dl_manager.download(config.url))
-        if not config.path:
-            # TFDS gives downloads names of its own, without the ending.
-            named = path.with_name(f"{path.name}-{self.file_name}")
-            named.unlink(missing_ok=True)
-            named.symlink_to(path.name)
-            path = named
-        source = self.open_source(path)
+        source = self.open_source(self.local_file(dl_manager))
         if source.given_split is None:
             return {"train": self._generate_examples(source, None)}
         return {
@@ -135,33 +70,6 @@ class FramesBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=
                     "id": record.id,
                 },
             )
-
-
-_Builder = TypeVar("_Builder", bound=FramesBuilder)
-
-
-def prepare(builder: _Builder) -> _Builder:
-    """Downloads the file of a builder and writes its frames, unless they are there.
-
-    Raises:
-        UserError: the download fails or is not the expected file.
-    """
-    address = builder.frames_config.url
-    try:
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
-    except NonMatchingChecksumError as error:
-        raise UserError(
-            f"what {address} sent is not the expected file: "
-            + " ".join(str(error).split())
-        ) from error
-    except (OSError, tfds.download.DownloadError) as error:
-        raise UserError(
-            f"cannot download {address} ({error}): check the connection, or "
-            f"{builder.hint}"
-        ) from error
-    return builder
 
 
 class PreparedSource(WrappedSource):

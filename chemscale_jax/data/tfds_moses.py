@@ -17,12 +17,13 @@ import os
 
 import tensorflow_datasets as tfds
 
-from chemscale_jax.data import tfds_text
-from chemscale_jax.data.tfds_text import TextConfig, local_copy, open_prepared
+from chemscale_jax.data import tfds_download, tfds_text
+from chemscale_jax.data.tfds_download import FileConfig
+from chemscale_jax.data.tfds_text import local_copy, open_prepared
 
 __all__ = ("Moses", "open_prepared", "prepare")
 
-OFFICIAL = TextConfig(
+OFFICIAL = FileConfig(
     name="dataset_v1",
     url=(
         "https://media.githubusercontent.com/media/molecularsets/moses/master/data/"
@@ -68,9 +69,9 @@ def prepare(data_dir: str | os.PathLike, *, file: str | os.PathLike = "") -> Mos
     Raises:
         UserError: the download fails, or the file is not the expected one.
     """
-    config: TextConfig | str = OFFICIAL.name
+    config: FileConfig | str = OFFICIAL.name
     if file:
         config = local_copy(OFFICIAL, file, Moses.file_name)
-    return tfds_text.prepare(
+    return tfds_download.prepare(
         Moses(config=config, data_dir=str(data_dir), file_format="array_record")
     )

@@ -19,8 +19,9 @@ import os
 
 import tensorflow_datasets as tfds
 
-from chemscale_jax.data import tfds_text
-from chemscale_jax.data.tfds_text import TextConfig, local_copy, open_prepared
+from chemscale_jax.data import tfds_download, tfds_text
+from chemscale_jax.data.tfds_download import FileConfig
+from chemscale_jax.data.tfds_text import local_copy, open_prepared
 
 __all__ = ("Pubchem10m", "open_prepared", "prepare")
 
@@ -28,7 +29,7 @@ DOWNLOAD_URL = (
     "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/pubchem_10m.txt.zip"
 )
 
-OFFICIAL = TextConfig(name="pubchem_10m", url=DOWNLOAD_URL)
+OFFICIAL = FileConfig(name="pubchem_10m", url=DOWNLOAD_URL)
 
 _CITATION = """\
 @article{chithrananda2020chemberta,
@@ -70,7 +71,7 @@ def prepare(
     Raises:
         UserError: the download fails, or the file is not the expected one.
     """
-    config: TextConfig | str = OFFICIAL.name
+    config: FileConfig | str = OFFICIAL.name
     checked = dataclasses.replace(
         OFFICIAL, name=f"{OFFICIAL.name}_checked", sha256=sha256, size=size
     )
@@ -78,6 +79,6 @@ def prepare(
         config = checked
     if file:
         config = local_copy(checked, file, Pubchem10m.file_name)
-    return tfds_text.prepare(
+    return tfds_download.prepare(
         Pubchem10m(config=config, data_dir=str(data_dir), file_format="array_record")
     )

@@ -19,7 +19,7 @@ import pathlib
 import tensorflow_datasets as tfds
 
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data import tfds_frames
+from chemscale_jax.data import tfds_download, tfds_frames
 from chemscale_jax.data.converted import ConvertedSource
 from chemscale_jax.data.rmd17 import open_rmd17
 from chemscale_jax.data.tfds_frames import open_prepared
@@ -46,7 +46,7 @@ _CITATION = """\
 
 
 @dataclasses.dataclass
-class Rmd17Config(tfds_frames.FramesConfig):
+class Rmd17Config(tfds_download.FileConfig):
     """One molecule and one official split of an archive of the release.
 
     The archive's checksum is not known here, so none is asked for by default.
@@ -81,7 +81,7 @@ class Rmd17(tfds_frames.FramesBuilder):
 
     def describe(self) -> str:
         """A sentence on what the frames are."""
-        config = self.frames_config
+        config = self.file_config
         return (
             f"Frames of a molecular dynamics run of {config.molecule} with "
             "PBE/def2-SVP energies and forces, official split "
@@ -90,7 +90,7 @@ class Rmd17(tfds_frames.FramesBuilder):
 
     def open_source(self, path: pathlib.Path) -> ConvertedSource:
         """The records of the archive."""
-        config = self.frames_config
+        config = self.file_config
         return open_rmd17(path, config.molecule, config.split_index)
 
 
@@ -128,6 +128,6 @@ def prepare(
             split_index=split_index,
             path=str(pathlib.Path(archive).expanduser().absolute()),
         )
-    return tfds_frames.prepare(
+    return tfds_download.prepare(
         Rmd17(config=chosen, data_dir=str(data_dir), file_format="array_record")
     )

@@ -1,6 +1,6 @@
-"""What TFDS builders of molecule texts share: checked downloads, writing, reading back.
+"""What TFDS builders of molecule texts share: writing and reading back.
 
-Neither preparing nor reading needs TensorFlow. A record holds the SMILES of a line as
+A record holds the SMILES of a line as
 it is in the file, and the number of the line; whether it is a molecule is found out
 when it is tokenised.
 """
@@ -10,15 +10,10 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download.checksums import UrlInfo
-from tensorflow_datasets.core.download.download_manager import (
-    NonMatchingChecksumError,
-)
-from tensorflow_datasets.core.units import Size
 
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data.molecule_text import (
@@ -29,6 +24,7 @@ from chemscale_jax.data.molecule_text import (
     open_text,
 )
 from chemscale_jax.data.text_layout import MAX_LINE_BYTES, WHOLE_LINE
+from chemscale_jax.data.tfds_download import FileBuilder, FileConfig
 
 # Split of lines that belong to none.
 OTHER = "unassigned"
@@ -43,74 +39,26 @@ _KEPT: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@dataclasses.dataclass
-class TextConfig(tfds.core.BuilderConfig):
-    """Where the lines of a data set come from.
-
-    Attributes:
-        name: names the folder of the prepared data set.
-        url: address of the file.
-        size: its size in bytes.
-        sha256: its checksum; empty to accept any file.
-        path: a copy of the file on this machine; empty to download it.
-    """
-
-    url: str = ""
-    size: int = 0
-    sha256: str = ""
-    path: str = ""
-
-
-class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class TextBuilder(FileBuilder, skip_registration=True):
     """Lines of a text file of molecules."""
 
-    file_name: str  # of the download
-    homepage: str
-    citation: str
     text: str  # a sentence on what the molecules are
     split_column = ""  # a column that says to which split a line belongs
 
     @property
-    def text_config(self) -> Any:
-        """The builder's config, which is a `TextConfig`."""
-        assert isinstance(self.builder_config, TextConfig)
-        return self.builder_config
-
-    @property
-    def url_infos(self) -> dict[str, Any] | None:
-        """The checksum that a download is held against."""
-        config = self.text_config
-        if not config.sha256:
-            return None
-        info = UrlInfo(
-            size=Size(config.size), checksum=config.sha256, filename=self.file_name
-        )
-        return {config.url: info}
+    def hint(self) -> str:
+        """How to get the file by other means."""
+        return f"fetch {self.file_name} and name it with prepare(DIR, file=FILE)"
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            description=self.text,
-            features=tfds.features.FeaturesDict(
-                {
-                    "smiles": tfds.features.Text(),
-                    "line": tfds.features.Scalar(dtype=np.int64),
-                }
-            ),
-            homepage=self.homepage,
-            citation=self.citation,
-            # The stream shuffles; in the order of the file, reading is fastest.
-            disable_shuffling=True,
-        )
+        features = {
+            "smiles": tfds.features.Text(),
+            "line": tfds.features.Scalar(dtype=np.int64),
+        }
+        return self.info_of(self.text, features)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        config = self.text_config
-        path = pathlib.Path(config.path or dl_manager.download(config.url))
-        if not config.path:
-            # TFDS gives downloads names of its own, without the ending.
-            named = path.with_name(f"{path.name}-{self.file_name}")
-            named.unlink(missing_ok=True)
-            named.symlink_to(path.name)
-            path = named
+        path = self.local_file(dl_manager)
         source = open_text(path)
         if not self.split_column:
             return {"train": self._generate_examples(source, None, OTHER)}
@@ -151,37 +99,9 @@ def _column(source: Any, name: str, path: pathlib.Path) -> int:
     return columns.index(name)
 
 
-_Builder = TypeVar("_Builder", bound=TextBuilder)
-
-
-def prepare(builder: _Builder) -> _Builder:
-    """Downloads the file of a builder and writes its lines, unless they are there.
-
-    Raises:
-        UserError: the download fails or is not the expected file.
-    """
-    config = builder.text_config
-    try:
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
-    except NonMatchingChecksumError as error:
-        raise UserError(
-            f"what {config.url} sent is not the expected file: "
-            + " ".join(str(error).split())
-        ) from error
-    except (OSError, tfds.download.DownloadError) as error:
-        raise UserError(
-            f"cannot download {config.url} ({error}): check the connection, or fetch "
-            f"{builder.file_name} by other means and name it with prepare(DIR, "
-            "file=FILE)"
-        ) from error
-    return builder
-
-
 def local_copy(
-    config: TextConfig, file: str | os.PathLike, file_name: str
-) -> TextConfig:
+    config: FileConfig, file: str | os.PathLike, file_name: str
+) -> FileConfig:
     """A config that reads a file of this machine, checked where the checksum is known.
 
     Raises:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from chemscale_jax.chem.vocabulary import NOTATIONS, Vocabulary
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.worker_processes import usable_processes
 from chemscale_jax.data.encode_lines import LIMIT_S, encode_chunk
 from chemscale_jax.data.finish_store import (
     ON_UNKNOWN,
@@ -40,7 +41,7 @@ from chemscale_jax.data.molecule_text import (
 )
 from chemscale_jax.data.token_parts import TokenParts
 from chemscale_jax.data.token_store import STORE_FILE, TokenStore
-from chemscale_jax.data.worker_pool import ordered_map, usable_cores
+from chemscale_jax.data.worker_pool import ordered_map
 
 # Seconds between redrawings of the bar where nobody watches it move.
 _LOG_INTERVAL = 30.0
@@ -258,7 +259,7 @@ def _encode(
             encode_chunk, layout=source.layout, notation=notation, canonical=canonical
         ),
         chunks,
-        usable_cores() if workers is None else workers,
+        usable_processes() if workers is None else workers,
     )
     given = finish.vocabulary
     strict = given is not None and finish.on_unknown == "fail"

@@ -8,9 +8,7 @@ import contextlib
 import ctypes
 import dataclasses
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.worker_processes import end_with_parent, one_thread
 
 # Called with a job, the items of it to give up, and a function to call with the place
 # of each item before it is touched.
@@ -26,7 +25,6 @@ DIED = "crashed"
 HUNG = "too_slow"
 # Jobs that are worked on or wait for an earlier one, for each worker.
 _AHEAD = 4
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # What a worker is at before it has asked for its first job, and before the first item.
 _STARTING = -1
 # Seconds that a worker has for this; on a busy machine imports are slow.
@@ -64,13 +62,6 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
-
-
-def usable_cores() -> int:
-    """How many processes can work at the same time."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def ordered_map(
@@ -171,16 +162,8 @@ def _start(work: Work) -> _Worker:
     ours, theirs = context.Pipe()
     place = context.RawValue(ctypes.c_longlong, _STARTING)
     process = context.Process(target=_serve, args=(work, theirs, place), daemon=True)
-    # The process inherits these; numerical libraries read them when they are loaded.
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
+    with one_thread():
         process.start()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
     theirs.close()
     return _Worker(process, ours, place)
 
@@ -189,7 +172,7 @@ def _serve(work: Work, pipe: Connection, place: Any) -> None:
     """What a worker does: one job after the other, until there is nobody to ask."""
     # Control-C reaches all processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent()
+    end_with_parent()
 
     def at(number: int) -> None:
         place.value = number
@@ -203,15 +186,3 @@ def _serve(work: Work, pipe: Connection, place: Any) -> None:
                 message = (work(job, given_up, at), None)
             except Exception as error:
                 message = (None, error)
-
-
-def _end_with_parent() -> None:
-    """Lets a worker end when the main process was killed and cannot tell it."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
