@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         # Imported here so that --help and mistakes in the command line answer at once.
         from chemscale_jax.runs.run import run
 
-        run(config, lambda: round(time.monotonic() - _START, 1))
+        run(config, _START)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

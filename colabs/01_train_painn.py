@@ -40,6 +40,7 @@ from IPython.display import Image, Markdown, display
 from chemscale_jax import main
 from chemscale_jax.analysis.report import write_report
 from chemscale_jax.core.workdir import Workdir
+from chemscale_jax.runs.run import run
 
 # CHEMSCALE_SMOKE=1 trains a tiny model on a few frames, in under a minute.
 form = "smoke" if os.environ.get("CHEMSCALE_SMOKE") == "1" else "embedded"
@@ -65,7 +66,7 @@ print(config)
 # ## Train
 
 # %%
-assert main.run(config) == 0
+assert run(config) == "finished"
 
 # %% [markdown]
 # ## Results

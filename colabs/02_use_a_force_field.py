@@ -42,6 +42,7 @@ from chemscale_jax.inference.calculator import ForceFieldCalculator
 from chemscale_jax.inference.check import write_check
 from chemscale_jax.inference.dynamics import relax, run_nve
 from chemscale_jax.inference.vibrations import vibrations
+from chemscale_jax.runs.run import run
 
 # CHEMSCALE_SMOKE=1 trains a tiny model on a few frames, in under a minute.
 smoke = os.environ.get("CHEMSCALE_SMOKE") == "1"
@@ -59,7 +60,7 @@ steps = 100 if smoke else 10_000
 config = main.parse(
     ["colab", f"--config=configs/painn_ani1x.py:{form}", f"--workdir={folder}"]
 )
-assert main.run(config) == 0
+assert run(config) == "finished"
 
 # %% [markdown]
 # ## Check

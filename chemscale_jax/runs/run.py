@@ -1,6 +1,7 @@
 """One run, or several seeds of it trained together, from config to report."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,13 +25,21 @@ from chemscale_jax.training.optimizer import make_optimizer
 CHECKS = ("none", "static", "full")
 
 
-def run(config: Config, elapsed: Callable[[], float]) -> None:
+def run(config: Config, started: float | None = None) -> str:
     """Trains as the config says, then writes predictions, table, plots and card.
 
     Args:
         config: the whole config.
-        elapsed: seconds since the program was started.
+        started: when the program was started, by ``time.monotonic``; None: now.
+
+    Returns:
+        "finished" or "interrupted"; the same call goes on where it was.
     """
+    start = time.monotonic() if started is None else started
+
+    def elapsed() -> float:
+        return round(time.monotonic() - start, 1)
+
     processes.start(cache.cache_folder() / "xla")
     lead = jax.process_index() == 0
     selftest.check_arithmetic()
@@ -47,8 +56,7 @@ def run(config: Config, elapsed: Callable[[], float]) -> None:
     if config.check not in CHECKS:
         raise UserError(f"config.check is {config.check!r}, expected {CHECKS}")
     if config.train.ensemble > 1:
-        run_ensemble(config, workdir, mesh, elapsed)
-        return
+        return run_ensemble(config, workdir, mesh, elapsed)
     lane = make_lane(config, workdir)
     frozen = tuple(config.init_freeze)
     optimizer = make_optimizer(
@@ -78,11 +86,12 @@ def run(config: Config, elapsed: Callable[[], float]) -> None:
         table = ENDINGS[config.task](lane, lead)
         if lead:
             print(table)
+    return outcome.state
 
 
 def run_ensemble(
     config: Config, workdir: Workdir, mesh: Mesh, elapsed: Callable[[], float]
-) -> None:
+) -> str:
     """Trains runs of several seeds together, each an ordinary run in ``lanes/<k>``."""
     lead = jax.process_index() == 0
     made = []
@@ -122,6 +131,7 @@ def run_ensemble(
         if lead and len(done) > 1:
             members.write_ensemble(workdir, [lane.workdir for lane in done])
             print(report.write_report(workdir))
+    return state
 
 
 @contextlib.contextmanager
