@@ -191,7 +191,7 @@ def worker(frames: pathlib.Path, model: str, width: int, threads: int) -> None:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
     task = TASKS[config.task](config, (shapes,), {})
     optimizer = make_optimizer(config.optimizer, 1000, ())
-    slices = steps.choose_slices(config.batch.rows, 0, partition.make_mesh(data=1))
+    slices = steps.choose_slices((shapes,), 0, partition.make_mesh(data=1))
     state = jax.jit(lambda: steps.init_state(task, optimizer, 0))()
     train_step = jax.jit(
         steps.make_train_step(task, optimizer, 0, slices), donate_argnums=0
@@ -202,7 +202,8 @@ def worker(frames: pathlib.Path, model: str, width: int, threads: int) -> None:
     compile_s = time.perf_counter() - start
 
     # XLA counts the body of a loop once, so one slice is counted and multiplied.
-    row = jax.tree.map(lambda x: x[: config.batch.rows // slices], batch)
+    count = slices(shapes)
+    row = jax.tree.map(lambda x: x[: config.batch.rows // count], batch)
     key = jax.random.key(0)
     cost: Any = (
         jax.jit(lambda p, c, b: steps.loss_and_grads(task, p, c, b, key, 1))
@@ -222,8 +223,8 @@ def worker(frames: pathlib.Path, model: str, width: int, threads: int) -> None:
         {
             "version": f"jax {jax.__version__}",
             "compile_s": compile_s,
-            "gflop": slices * cost["flops"] / 1e9,
-            "gbyte": slices * cost["bytes accessed"] / 1e9,
+            "gflop": count * cost["flops"] / 1e9,
+            "gbyte": count * cost["bytes accessed"] / 1e9,
             "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
             "temp_mb": memory.temp_size_in_bytes / 1e6,
         },

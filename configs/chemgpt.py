@@ -58,7 +58,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "reference": 1000,  # validation molecules they are compared with
         "max_tokens": 256,  # of a molecule
     }
-    config.train.rows_at_once = -1
     config.train.use_plateau = False
     config.train.early_stop_epochs = 0
     if form == "faithful":

@@ -88,7 +88,7 @@ def train() -> ConfigDict:
             },
             "ensemble": 0,  # runs of seed, seed + 1, ... trained together; 0: one run
             "lanes_at_once": 0,  # such runs taken in one go; 0: 1 on a CPU, else all
-            "rows_at_once": 0,  # by a device; -1: all; 0: 1 on a CPU, elsewhere all
+            "rows_at_once": 0,  # the largest rows, by a device; 0: 1 on a CPU, else all
             "checkpoint_every_steps": 200,  # besides the end of each epoch; 0: only it
             "watch": (
                 "valid",

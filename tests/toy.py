@@ -16,7 +16,16 @@ WIDTH = 4
 common = config_files.load_module(config_files.installed_folder() / "common.py")
 
 
-def make_task(batch_specs=()) -> Task:
+SPECS = (
+    {
+        "x": jax.ShapeDtypeStruct((8, WIDTH), np.float32),
+        "y": jax.ShapeDtypeStruct((8,), np.float32),
+        "mask": jax.ShapeDtypeStruct((8,), np.bool_),
+    },
+)
+
+
+def make_task(batch_specs=SPECS) -> Task:
     def init(key):
         kernel = jax.random.normal(key, (WIDTH,))
         return {"params": {"line": {"kernel": kernel}}, "constants": {}}
@@ -78,7 +87,7 @@ class ToyStream:
 
     artifacts: Mapping[str, Any] = {"toy": 1.0}
     summary = "points on a line"
-    batch_specs: tuple[Any, ...] = ()
+    batch_specs: tuple[Any, ...] = SPECS
 
     def __init__(self, poison_epoch: int | None = None):
         self.evals: Mapping[str, Epoch] = {"valid": ToyEpoch(1000, 2)}

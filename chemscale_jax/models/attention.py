@@ -165,6 +165,8 @@ def _attend_forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, t
 
 def _attend_backward(kept: tuple, dout: Array) -> tuple:
     q, k, v, mask, out, top_BH1L, total_BH1L = kept
+    if q.shape[2] <= _MOST_NARROW and jax.default_backend() == "cpu":
+        q, k, v = (_written(x) for x in (q, k, v))
     exp_BHSL = jnp.exp(_scores(q, k, mask) - top_BH1L)
     # Of the sums: out = sums[:-1] / sums[-1].
     dsums = jnp.concatenate([dout, -jnp.sum(dout * out, 2, keepdims=True)], axis=2)
@@ -202,6 +204,18 @@ def _scores(q: Array, k: Array, mask: Array | None = None) -> Array:
 def _product(axes: str, x: Array, y: Array) -> Array:
     wide = jnp.result_type(x.dtype, y.dtype, jnp.float32)
     return jnp.einsum(axes, x, y, preferred_element_type=wide)
+
+
+def _written(x_BHKL: Array) -> Array:
+    """The same numbers, as an array of their own.
+
+    A product with the unit matrix, since XLA on a CPU drops barriers. In a scan, what
+    the forward pass kept lies stacked; XLA would pick every number that a score is
+    made of from the stack, one at a time, which takes ten times as long.
+    """
+    unit_KK = jnp.eye(x_BHKL.shape[2], dtype=x_BHKL.dtype)
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.einsum("ck,bhkl->bhcl", unit_KK, x_BHKL, precision=exact)
 
 
 def _with_one(v: Array) -> Array:

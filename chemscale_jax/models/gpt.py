@@ -14,6 +14,7 @@ leading axis, over which the network is a `jax.lax.scan`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -296,8 +297,9 @@ def _queries_keys_values(options: GptOptions, block: Params, x_BLD: Array) -> Ar
     H = options.heads
     y_BLD = _layer_norm(block["norm_1"], x_BLD).astype(_dtype(options, x_BLD))
     kernel_DNC = block["qkv"]["kernel"].astype(y_BLD.dtype)
-    out_BLNC = jnp.einsum("bld,dnc->blnc", y_BLD, kernel_DNC)
-    return out_BLNC.transpose(2, 0, 3, 1).reshape(3, B, H, D // H, L)
+    # Written with L last: whatever reads it is fused, and reads it many times.
+    out_NCBL = jnp.einsum("dnc,bld->ncbl", kernel_DNC, y_BLD)
+    return out_NCBL.reshape(3, H, D // H, B, L).transpose(0, 3, 1, 2, 4)
 
 
 def _after_attention(
@@ -308,7 +310,7 @@ def _after_attention(
     merged_BLD = out_BHKL.reshape(B, D, L).swapaxes(1, 2)
     x_BLD = x_BLD + _dense(options, block["merge"], merged_BLD)
     y_BLD = _layer_norm(block["norm_2"], x_BLD)
-    y_BLF = jax.nn.gelu(_dense(options, block["expand"], y_BLD), approximate=True)
+    y_BLF = _gelu(_dense(options, block["expand"], y_BLD))
     return x_BLD + _dense(options, block["shrink"], y_BLF)
 
 
@@ -333,6 +335,14 @@ def _dtype(options: GptOptions, x: Array) -> Any:
     return x.dtype if options.dtype == "float32" else jnp.dtype(options.dtype)
 
 
+# The backward pass computes both of these again from what they were given: their
+# intermediate results are cheaper to compute than to keep and read.
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _gelu(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=True)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
 def _layer_norm(norm: Params, x_BLD: Array) -> Array:
     mean = jnp.mean(x_BLD, axis=-1, keepdims=True)
     centred = x_BLD - mean

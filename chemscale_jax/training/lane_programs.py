@@ -43,7 +43,9 @@ class LanePrograms:
     def __init__(self, lanes: Sequence[Lane], mesh: Mesh) -> None:
         config = lanes[0].config
         self._lanes = lanes
-        slices = choose_slices(config.batch.rows, config.train.rows_at_once, mesh)
+        slices = choose_slices(
+            lanes[0].task.batch_specs, config.train.rows_at_once, mesh
+        )
         frozen = tuple(config.init_freeze)
         optimizer = make_optimizer(config.optimizer, lanes[0].steps, frozen)
         optimizer_of = make_lane_optimizer(

@@ -66,7 +66,7 @@ def train(
     whole = partition.replicated(mesh)
 
     # Programs.
-    slices = choose_slices(config.batch.rows, rules.rows_at_once, mesh)
+    slices = choose_slices(task.batch_specs, rules.rows_at_once, mesh)
     init, shardings = make_init(task, optimizer, config.mesh.rules.to_dict(), mesh)
     train_step = jax.jit(
         make_train_step(task, optimizer, config.seed, slices),

@@ -1,6 +1,7 @@
 """The jitted step: loss, gradient, update and training speed in one program."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,16 @@ class StepOutput(NamedTuple):
     grad_norm: Array
     finite: Array  # bool; where False the parameters did not move
     metrics: Mapping[str, Mean]
+
+
+# Into how many slices a batch, or one of its shape, is cut.
+Slices = Callable[[Batch], int]
+
+
+def one_slice(batch: Batch) -> int:
+    """The batch as it is."""
+    del batch
+    return 1
 
 
 def init_state(task: Task, optimizer: Optimizer, seed: int | Array) -> TrainState:
@@ -101,7 +112,7 @@ def make_init(
 
 
 def make_train_step(
-    task: Task, optimizer: Optimizer, seed: int | Array, slices: int = 1
+    task: Task, optimizer: Optimizer, seed: int | Array, slices: Slices = one_slice
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, StepOutput]]:
     """The step as a pure function of (state, batch, whether it ends an epoch).
 
@@ -117,7 +128,7 @@ def make_train_step(
 
         now = at_step(task, state.step)
         loss, metrics, grads = loss_and_grads(
-            now, state.params, state.constants, batch, key, slices
+            now, state.params, state.constants, batch, key, slices(batch)
         )
         moved, opt_state, grad_norm = optimizer.direction(
             grads, state.opt_state, state.params
@@ -215,7 +226,7 @@ def split_rows(batch: Batch, slices: int) -> Batch:
 
 
 def make_eval_step(
-    task: Task, use_ema: bool, slices: int = 1
+    task: Task, use_ema: bool, slices: Slices = one_slice
 ) -> Callable[[TrainState, Batch], Metrics]:
     """Metrics of one batch, with the averaged weights where there are some."""
 
@@ -223,31 +234,46 @@ def make_eval_step(
         params = state.ema_params if use_ema else state.params
         each = jax.lax.map(
             lambda part: task.eval_fn(params, state.constants, part),
-            split_rows(batch, slices),
+            split_rows(batch, slices(batch)),
         )
         return jax.tree.map(lambda x: jnp.sum(x, axis=0), each)
 
     return eval_step
 
 
-def choose_slices(rows: int, rows_at_once: int, mesh: Mesh) -> int:
+def choose_slices(specs: Sequence[Batch], rows_at_once: int, mesh: Mesh) -> Slices:
     """How many slices a batch is taken in, from how many rows a device takes at once.
 
     Args:
-        rows: of a batch of all processes.
-        rows_at_once: per device; -1 means all of them, also where batches differ in
-            rows; 0 means one on a CPU, where a small working set stays in the cache,
-            and all of them elsewhere.
+        specs: of all kinds of batches, of all processes.
+        rows_at_once: per device, of the kind with the largest rows; of smaller rows
+            as many as take no more room. 0 means one on a CPU, where a small working
+            set stays in the cache, and all of them elsewhere.
         mesh: the devices.
     """
-    if rows_at_once == -1:
-        return 1
-    per_device = rows // (mesh.shape["data"] * mesh.shape["fsdp"])
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    at_once = rows_at_once or (1 if on_cpu else per_device)
-    if per_device % at_once:
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if not rows_at_once and mesh.devices.flat[0].platform != "cpu":
+        return one_slice
+    at_once = rows_at_once or 1
+    largest = max(specs, key=lambda spec: _shape(spec)[1])
+    rows, most = _shape(largest)
+    if rows // devices % at_once:
         raise UserError(
             f"config.train.rows_at_once is {at_once}, which does not divide the "
-            f"{per_device} rows of a device; choose a divisor"
+            f"{rows // devices} rows of a device; choose a divisor"
         )
-    return per_device // at_once
+    room = at_once * most
+
+    def slices(batch: Batch) -> int:
+        rows, size = _shape(batch)
+        per_device = rows // devices
+        divisors = (n for n in range(1, per_device + 1) if per_device % n == 0)
+        return next(n for n in divisors if per_device // n * size <= max(room, size))
+
+    return slices
+
+
+def _shape(batch: Batch) -> tuple[int, int]:
+    """Rows of a batch, and how many numbers there are in each."""
+    leaves = jax.tree.leaves(batch)
+    return leaves[0].shape[0], sum(math.prod(leaf.shape[1:]) for leaf in leaves)

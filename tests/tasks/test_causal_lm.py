@@ -153,7 +153,7 @@ def two_steps(setting, **axes):
     init, shardings = make_init(task, optimizer, RULES, mesh)
     rows, whole = partition.row_sharding(mesh), partition.replicated(mesh)
     step, traces = counted(
-        make_train_step(task, optimizer, 0, choose_slices(8, 0, mesh))
+        make_train_step(task, optimizer, 0, choose_slices((batch,), 0, mesh))
     )
     step = jax.jit(
         step, in_shardings=(shardings, rows, whole), out_shardings=(shardings, whole)
@@ -181,7 +181,7 @@ def test_loss_falls_and_each_length_compiles_once(setting):
     short = packed([[m] for m in MOLECULES[:4]], 8)
     task = make_task(config, long, short)
     optimizer = make_optimizer(config.optimizer, 40, ())
-    step, traces = counted(make_train_step(task, optimizer, 0, slices=1))
+    step, traces = counted(make_train_step(task, optimizer, 0))
     step, state, losses = jax.jit(step), init_state(task, optimizer, 0), []
     for _ in range(30):
         for batch in (long, short):

@@ -154,7 +154,7 @@ def one_step(setting, **axes):
     init, shardings = make_init(task, optimizer, config.mesh.rules.to_dict(), mesh)
     rows, whole = partition.row_sharding(mesh), partition.replicated(mesh)
     step, traces = counted(
-        make_train_step(task, optimizer, 0, choose_slices(8, 0, mesh))
+        make_train_step(task, optimizer, 0, choose_slices((batch,), 0, mesh))
     )
     step = jax.jit(
         step,
@@ -184,7 +184,7 @@ def test_loss_falls_on_one_batch(setting):
     config, task, batch = setting
     optimizer = make_optimizer(config.optimizer, 40, ())
     state = init_state(task, optimizer, 0)
-    step, traces = counted(make_train_step(task, optimizer, 0, slices=8))
+    step, traces = counted(make_train_step(task, optimizer, 0, slices=lambda batch: 8))
     step = jax.jit(step)
     losses = []
     for _ in range(40):

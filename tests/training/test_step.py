@@ -46,11 +46,14 @@ def test_slices_of_uneven_rows_equal_the_whole_batch():
 
 def test_slices_follow_rows_devices_and_platform():
     mesh = partition.make_mesh(data=2)
-    assert choose_slices(8, 0, mesh) == 4
-    assert choose_slices(8, 4, mesh) == 1
-    assert choose_slices(8, -1, mesh) == 1
+    large, small = (jnp.zeros(shape) for shape in ((8, 30), (24, 10)))
+    specs = ({"x": large}, {"x": small})
+    assert [choose_slices(specs, 0, mesh)(spec) for spec in specs] == [4, 4]
+    assert [choose_slices(specs, 4, mesh)(spec) for spec in specs] == [1, 1]
+    # Of the small rows 5 would have room, of which 12 is no multiple.
+    assert choose_slices(specs[:1], 2, mesh)({"x": jnp.zeros((24, 12))}) == 3
     with pytest.raises(UserError, match="does not divide the 4 rows"):
-        choose_slices(8, 3, mesh)
+        choose_slices(specs, 3, mesh)
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_counts():
