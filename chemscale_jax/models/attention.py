@@ -209,7 +209,7 @@ def _product(axes: str, x: Array, y: Array) -> Array:
 def _written(x_BHKL: Array) -> Array:
     """The same numbers, as an array of their own.
 
-    A product with the unit matrix, since XLA on a CPU drops barriers. In a scan, what
+    A product with the unit matrix; a barrier changed nothing there. In a scan, what
     the forward pass kept lies stacked; XLA would pick every number that a score is
     made of from the stack, one at a time, which takes ten times as long.
     """
