@@ -2,7 +2,7 @@ r"""Force fields on revised MD-17: the official split, 950 frames to train on.
 
 Forms:
     train (default): 950 of the 1,000 training frames of the split; the other 50 choose
-        the checkpoint, the 1,000 test frames choose nothing.
+        the checkpoint; no run looks at the 1,000 test frames before its end.
     smoke: a tiny model on a few frames of the package, under a minute on a CPU.
 
 Arguments: model (painn, schnet, allegro, spookynet), molecule (ethanol, aspirin, ...),
