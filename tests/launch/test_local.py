@@ -49,9 +49,18 @@ if os.environ.get("FAKE_SLOW"):
     time.sleep(60)
 if os.environ.get("FAKE_FAILS") == folder.name:
     sys.exit(3)
+if hasattr(os, "sched_getaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    (folder / "cores.json").write_text(json.dumps(cores))
 save("finished")
 (folder / "card.md").write_text("card")
 """
+
+
+binds_to_cores = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs Linux and two cores",
+)
 
 
 @pytest.fixture
@@ -89,6 +98,33 @@ def test_runs_every_cell_and_shows_the_best_losses(run, tmp_path, capfd):
     seen = sorted(device for devices in starts(tmp_path).values() for device in devices)
     assert len(seen) == 3
     assert set(seen) == {"5", "7"}
+
+
+def cores_of_cells(tmp_path):
+    """The cores on which the process of each cell could run."""
+    files = (tmp_path / "sweep").glob("*/cores.json")
+    return [set(json.loads(path.read_text())) for path in files]
+
+
+@binds_to_cores
+def test_cells_side_by_side_share_the_cores_out(run, tmp_path):
+    cores = os.sched_getaffinity(0)
+    assert run("--jobs=2") == 0
+    shares = cores_of_cells(tmp_path)
+    assert len(shares) == 3
+    assert set().union(*shares) == cores
+    half = len(cores) // 2
+    assert {len(share) for share in shares} == {half, len(cores) - half}
+
+
+@binds_to_cores
+def test_one_cell_at_a_time_has_every_core(run, tmp_path):
+    assert run() == 0
+    assert cores_of_cells(tmp_path) == [os.sched_getaffinity(0)] * 3
+
+
+def test_more_cells_than_cores_are_not_bound():
+    assert local.places(1000, []) == [local.Place()] * 1000
 
 
 def test_failed_cells_run_again_and_finished_ones_do_not(
