@@ -11,7 +11,7 @@ split (1 to 5).
     python -m chemscale_jax.main --config=configs/rmd17.py:molecule=ethanol \
         --config.data.path=rmd17
     python launch/local.py --config=configs/rmd17.py --config.data.path=rmd17 \
-        --workdir=runs/rmd17
+        --workdir=runs/rmd17 --jobs=2
 
 The folder is the unpacked archive of https://doi.org/10.6084/m9.figshare.12672038.
 """
@@ -37,11 +37,11 @@ MODELS = {
         1e-2,
         {"width": 8, "depth": 1, "l_max": 1},
     ),
-    "spookynet": ({"width": 32, "depth": 3}, 250, 2e-3, {"width": 8, "depth": 1}),
+    "spookynet": ({"width": 32, "depth": 3}, 500, 1e-2, {"width": 8, "depth": 1}),
 }
 # A step takes longer with more pairs of atoms, so that larger molecules get fewer.
 SHARES = {"ethanol": 1.0, "malonaldehyde": 1.0}
-SHARE_OF_LARGER = 0.4
+SHARE_OF_LARGER = 0.3
 
 
 def get_config(arg: str = "") -> ConfigDict:
