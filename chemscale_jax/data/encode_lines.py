@@ -17,7 +17,7 @@ import numpy as np
 
 from chemscale_jax.chem import selfies_bridge, selfies_codec, smiles_tokens
 from chemscale_jax.chem.selfies_codec import Encoded
-from chemscale_jax.chem.smiles import Parsed, molecule_key, read_molecule
+from chemscale_jax.chem.smiles import Parsed, molecule_key, quiet_rdkit, read_molecule
 from chemscale_jax.data.molecule_text import Chunk
 from chemscale_jax.data.text_layout import Layout
 from chemscale_jax.data.worker_pool import DIED, HUNG
@@ -94,17 +94,18 @@ def encode_chunk(
     with _Watch(limit_s) as watch:
         for start in range(0, len(chunk.lines), _BATCH):
             good: list[tuple[int, str, Parsed]] = []
-            for place in range(start, min(start + _BATCH, len(chunk.lines))):
-                text, reason, message = layout.read(chunk.lines[place])
-                if place in given_up:
-                    reason, message = given_up[place], _GIVEN_UP[given_up[place]]
-                if not reason:
-                    at(place)
-                    parsed, reason, message = watch.call(read_molecule, text)
-                    if parsed is not None and not reason:
-                        good.append((place, text, parsed))
-                if reason:
-                    failures.append((chunk.first + place, reason, text, message))
+            with quiet_rdkit():
+                for place in range(start, min(start + _BATCH, len(chunk.lines))):
+                    text, reason, message = layout.read(chunk.lines[place])
+                    if place in given_up:
+                        reason, message = given_up[place], _GIVEN_UP[given_up[place]]
+                    if not reason:
+                        at(place)
+                        parsed, reason, message = watch.call(_read_quietly, text)
+                        if parsed is not None and not reason:
+                            good.append((place, text, parsed))
+                    if reason:
+                        failures.append((chunk.first + place, reason, text, message))
             for place, text, parsed in good:
                 at(place)
                 form = parsed.canonical if canonical or ":" in text else text
@@ -137,6 +138,11 @@ def encode_chunk(
         chunk.read,
         time.process_time() - began,
     )
+
+
+def _read_quietly(text: str) -> Parsed:
+    """A molecule, where RDKit is kept quiet for many of them at once."""
+    return read_molecule(text, quiet=False)
 
 
 class _Numbers(dict[str, int]):

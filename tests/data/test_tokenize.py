@@ -194,7 +194,7 @@ def test_pieces_of_words():
 def test_molecules_that_take_too_long_or_fail_strangely(monkeypatch):
     slow = read_molecule
 
-    def reader(text):
+    def reader(text, quiet):
         if text == "CCC":
             while True:
                 pass
