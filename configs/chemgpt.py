@@ -55,6 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.sample = {
         "molecules": 1000,  # drawn at the end of a run
+        "scored": 5000,  # validation molecules, from which losses get intervals
         "reference": 1000,  # validation molecules they are compared with
         "max_tokens": 256,  # of a molecule
     }

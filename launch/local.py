@@ -72,14 +72,12 @@ class Cell:
 
     def progress(self) -> float:
         """The part of the planned epochs or steps that the log has seen, 0 to 1."""
-        if not self.workdir.metrics_jsonl.exists():
-            return 0.0
-        last = collections.deque(self.workdir.metrics(), maxlen=1)
-        if not last:
+        last = self.workdir.last_record()
+        if last is None:
             return 0.0
         rules = self.config["train"]
-        epochs = last[0]["epoch"] / max(rules["epochs"], 1)
-        steps = last[0]["step"] / rules["max_steps"] if rules["max_steps"] else 0.0
+        epochs = last["epoch"] / max(rules["epochs"], 1)
+        steps = last["step"] / rules["max_steps"] if rules["max_steps"] else 0.0
         return min(max(epochs, steps), 1.0)
 
     def best_loss(self) -> float | None:

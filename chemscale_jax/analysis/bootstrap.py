@@ -20,7 +20,10 @@ LEVEL = 0.95
 
 
 def mean_interval(
-    values: np.ndarray, seed: int, replicates: int
+    values: np.ndarray,
+    seed: int,
+    replicates: int,
+    counts: np.ndarray | None = None,
 ) -> tuple[float, float] | None:
     """The bootstrap interval of a mean, by percentiles.
 
@@ -28,6 +31,7 @@ def mean_interval(
         values: (n,) one for each molecule.
         seed: of the draws.
         replicates: number of draws.
+        counts: (n,) of what the values are sums over, where the mean is over these.
 
     Returns:
         Its ends, or None for fewer than two values.
@@ -37,7 +41,11 @@ def mean_interval(
         return None
     rng = np.random.default_rng(seed)
     values = np.asarray(values, np.float64)
-    means = [values[rng.integers(n, size=n)].mean() for _ in range(replicates)]
+    counts = np.ones(n) if counts is None else counts
+    means = []
+    for _ in range(replicates):
+        drawn = rng.integers(n, size=n)
+        means.append(values[drawn].sum() / counts[drawn].sum())
     return _percentiles(np.array(means))
 
 

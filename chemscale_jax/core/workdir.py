@@ -11,7 +11,8 @@ metrics.jsonl       one record per line: step, epoch, split, name, value, count,
                     unit; the clock lives in a field of its own, ``time``
 artifacts.json      facts that predictions need: reference energies, units, splits
 checkpoints/<step>  Orbax checkpoints; a copy of artifacts.json is in each
-predictions/        <split>.npz of a force field, written at the end of a run
+predictions/        <split>.npz, written at the end of a run: see core/predictions.py
+                    and core/likelihoods.py
 samples/            of a language model: molecules it made and what they are like
 check.json          what the model check measured, at the end of a run
 lanes/<k>           of an ensemble: the runs it is made of
@@ -31,6 +32,8 @@ from typing import Any
 from chemscale_jax.core.errors import UserError
 
 SCHEMA_VERSION = 1
+# More than a record of metrics.jsonl takes.
+_RECORD_BYTES = 8192
 METRIC_FIELDS = ("step", "epoch", "split", "name", "value", "count", "unit")
 
 
@@ -128,6 +131,21 @@ class Workdir:
                     f"{self.metrics_jsonl}, line {number} is not JSON; "
                     "delete the line or restore the file"
                 ) from None
+
+    def last_record(self) -> dict[str, Any] | None:
+        """The last whole record of metrics.jsonl, found without reading the others."""
+        if not self.metrics_jsonl.exists():
+            return None
+        with self.metrics_jsonl.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _RECORD_BYTES, 0))
+            lines = file.read().split(b"\n")
+        # The first may lack its beginning, the last its end.
+        for line in reversed(lines[:-1]):
+            try:
+                return json.loads(line)
+            except json.JSONDecodeError:
+                return None
+        return None
 
     def series(self, split: str, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one metric, in order."""

@@ -20,18 +20,21 @@ def end_force_field(lane: Lane, lead: bool) -> str:
 
 
 def end_language_model(lane: Lane, lead: bool) -> str:
-    """Samples molecules of a finished language model; returns its tables.
+    """Scores and samples molecules of a finished language model; returns its tables.
 
-    ``config.sample`` says how many; they are compared with validation molecules.
+    ``config.sample`` says how many; samples are compared with validation molecules.
     """
     if not lead:
         return ""
     # These read molecules, for which runs of force fields need not wait.
-    from chemscale_jax.runs import sampled_molecules
+    from chemscale_jax.inference.language_model import open_language_model
+    from chemscale_jax.runs import sampled_molecules, scored_molecules
 
     # A language model is trained on no other stream.
     stream = cast(sampled_molecules.TokenStream, lane.stream)
-    sampled_molecules.write_samples(stream, lane.config, lane.workdir)
+    model = open_language_model(lane.workdir.path)
+    scored_molecules.write_likelihoods(model, stream, lane.config, lane.workdir)
+    sampled_molecules.write_samples(model, stream, lane.config, lane.workdir)
     return report.write_report(lane.workdir)
 
 

@@ -9,13 +9,16 @@ from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data.token_stream import TokenStream
 from chemscale_jax.inference import sample
-from chemscale_jax.inference.language_model import open_language_model
+from chemscale_jax.inference.language_model import LanguageModel
 
 
-def write_samples(stream: TokenStream, config: Config, workdir: Workdir) -> None:
+def write_samples(
+    model: LanguageModel, stream: TokenStream, config: Config, workdir: Workdir
+) -> None:
     """Draws molecules and writes samples/: molecules, metrics, plot and table.
 
     Args:
+        model: of the run, with its best weights.
         stream: of the run; its training set decides what is novel.
         config: the whole config; ``sample`` has the number of molecules, the number of
             validation molecules they are compared with, and the most tokens of each.
@@ -26,7 +29,6 @@ def write_samples(stream: TokenStream, config: Config, workdir: Workdir) -> None
         max_new=config.sample.max_tokens,
         seed=config.seed,
     )
-    model = open_language_model(workdir.path)
     molecules = sample.sample(model, [sample.NO_PROMPT], settings)
     metrics = generated_metrics.evaluate_molecules(
         [molecule.smiles or None for molecule in molecules],

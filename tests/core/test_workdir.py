@@ -21,6 +21,16 @@ def test_a_torn_last_line_is_left_out_and_a_bad_one_is_named(tmp_path):
         list(Workdir(tmp_path / "absent").metrics())
 
 
+def test_the_last_whole_record_is_found_in_a_long_log(tmp_path):
+    workdir = Workdir(tmp_path)
+    assert workdir.last_record() is None
+    lines = [json.dumps({"step": step, "name": "x" * 50}) for step in range(500)]
+    workdir.metrics_jsonl.write_text("\n".join(lines) + '\n{"step": 500, "na')
+    assert (workdir.last_record() or {})["step"] == 499
+    workdir.metrics_jsonl.write_text(lines[0])
+    assert workdir.last_record() is None
+
+
 def test_a_newer_schema_is_refused(tmp_path):
     workdir = Workdir(tmp_path)
     write_json(workdir.run_json, {"schema": 99})

@@ -6,6 +6,7 @@ import pytest
 
 from chemscale_jax import __main__ as console
 from chemscale_jax import main
+from chemscale_jax.core.likelihoods import Likelihoods
 from chemscale_jax.core.workdir import Workdir, read_json
 
 SMOKE = "--config=configs/chemgpt.py:smoke"
@@ -47,6 +48,18 @@ def test_losses_are_logged_in_every_unit(workdir):
     sizes = facts["training_set"]
     assert sizes["molecules"] + facts["validation_set"]["molecules"] <= 120
     assert sizes["tokens"] == sizes["symbols"] + 2 * sizes["molecules"]
+
+
+def test_molecules_scored_alone_have_the_logged_loss(workdir):
+    found = Likelihoods.load(workdir.predictions / "valid.npz")
+    assert len(found) == workdir.artifacts()["validation_set"]["molecules"]
+    # The second epoch is the better one, whose weights are kept.
+    logged = {n: workdir.series("valid", n)[1][1] for n in ("nll", "nll_molecule")}
+    assert found.nats.mean() == pytest.approx(logged["nll_molecule"], rel=1e-4)
+    assert found.nats.sum() / found.tokens.sum() == pytest.approx(
+        logged["nll"], rel=1e-4
+    )
+    assert "| scored alone" in workdir.card.read_text()
 
 
 def test_sampling_writes_likelihoods_and_prints_the_metrics(workdir, tmp_path, capsys):
