@@ -17,7 +17,7 @@ def usage() -> str:
         "       chemscale COMMAND --help",
         "       chemscale --list-configs",
         "",
-        *(f"  {name:<10} {text}" for name, text in COMMANDS.items()),
+        *(f"  {name:<12} {text}" for name, text in COMMANDS.items()),
         "",
         "example: chemscale train --config=configs/painn_ani1x.py:smoke",
     ]

@@ -1,7 +1,7 @@
 r"""ChemGPT (Frey et al. 2023): GPT-Neo on molecules as SELFIES.
 
 Forms:
-    embedded (default): molecules that the package makes by itself, a CPU-sized budget.
+    embedded (default): molecules that the package makes by itself, once over them.
     tuned: a corpus of the user's or the paper's, AdamW with warm-up and cosine decay.
     faithful: the paper's arm: rows cut from one long text, batches of 8 rows, Adam at
         2e-5 with a warm-up of 100 steps, 10 epochs.
@@ -79,10 +79,15 @@ def get_config(arg: str = "") -> ConfigDict:
         config.batch.form = "bucketed"
     config.batch.rows = 16
     config.batch.tokens = 8192
-    config.train.epochs = 3
+    config.train.epochs = 1
+    if form == "embedded":
+        # Many small steps, since there are few molecules; and no more positions than a
+        # row has (the paper's model has 2048), so that a packed model is small.
+        config.batch.rows, config.batch.tokens = 8, 2048
+        config.model.positions = 512
+        config.optimizer.warmup_steps = 100
     if form == "tuned":
         config.data.source = "file"
-        config.train.epochs = 1
         config.batch.rows = 64
         config.batch.tokens = 64 * 512
         config.optimizer.warmup_steps = 1000

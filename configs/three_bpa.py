@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.ensemble = 2
         return config
     config.optimizer.lr = lr
-    config.train.epochs = 10
+    config.train.epochs = 6
     config.data.source = "extxyz"
     config.data.valid_size = 50
     return config

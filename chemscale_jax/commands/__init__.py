@@ -10,20 +10,22 @@ from types import ModuleType
 COMMANDS = {
     "train": "train a model from a config; the same as python -m chemscale_jax.main",
     "report": "write table, plots and card of a run again",
+    "compare": "compare the runs of a sweep, with intervals of their differences",
     "prepare": "download ANI-1x and write it as ArrayRecord, for random access",
     "generate": "make a data set of GFN2-xTB frames, such as the embedded one",
     "tokenize": "turn a file of SMILES into tokens to train a language model on",
     "sample": "generate molecules with a language model",
     "score": "give the exact log-likelihood of molecules",
     "evaluate": "measure generated molecules: filters, diversity, distances",
+    "prompt-study": "compare prompts, sampling settings and sizes of language models",
     "md": "relax or move a molecule with a force field, or find its vibrations",
     "export": "write a trained model in a form that other programs read",
     "pack": "copy what is needed to use a trained model into a small folder",
     "check": "measure symmetries, conservation and smoothness of a force field",
     "import": "make a workdir of other people's weights, such as a torch file",
 }
-# Words of Python cannot name a file.
-_FILES = {"import": "import_weights"}
+# Words of Python and words with hyphens cannot name a file.
+_FILES = {"import": "import_weights", "prompt-study": "prompt_study"}
 
 
 def load(name: str) -> ModuleType:

@@ -40,6 +40,11 @@ def run(config: Config, started: float | None = None) -> str:
     def elapsed() -> float:
         return round(time.monotonic() - start, 1)
 
+    if config.task not in ENDINGS:
+        raise UserError(
+            f"config.task is {config.task!r}, and only {', '.join(sorted(ENDINGS))} are "
+            "trained; the text at the top of the config says how it is used"
+        )
     processes.start(cache.cache_folder() / "xla")
     lead = jax.process_index() == 0
     selftest.check_arithmetic()

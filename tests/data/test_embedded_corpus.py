@@ -49,6 +49,7 @@ def test_a_small_corpus_is_the_beginning_of_a_larger_one():
     assert embedded_smiles(30, seed=1).read_text() != small
 
 
+@pytest.mark.slow
 def test_processes_do_not_change_the_molecules():
     # Two blocks at least, so that both processes have work.
     size = 600

@@ -117,7 +117,7 @@ def alone(tmp_path_factory):
     return {name: solo(folder / name, config) for name, config in CONFIGS.items()}
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize("at_once", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
 def test_a_lane_equals_the_same_run_alone(alone, tmp_path, at_once):
     configs = [config.copy_and_resolve_references() for config in CONFIGS.values()]
     for config in configs:
@@ -146,7 +146,14 @@ def whole(tmp_path_factory):
     return workdirs
 
 
-@pytest.mark.parametrize(("lane", "at"), [(0, (0, 1)), (1, (102, 0)), (2, (201, 2))])
+@pytest.mark.parametrize(
+    ("lane", "at"),
+    [
+        pytest.param(0, (0, 1), marks=pytest.mark.slow),
+        (1, (102, 0)),
+        pytest.param(2, (201, 2), marks=pytest.mark.slow),
+    ],
+)
 def test_lanes_cut_short_and_resumed_equal_unbroken_ones(whole, tmp_path, lane, at):
     configs = list(CONFIGS.values())
 
@@ -170,7 +177,7 @@ def test_lanes_cut_short_and_resumed_equal_unbroken_ones(whole, tmp_path, lane, 
     assert all(outcome.state == "finished" for outcome in outcomes)
 
 
-@pytest.mark.parametrize("at", [(0, 1), (102, 3)])
+@pytest.mark.parametrize("at", [pytest.param((0, 1), marks=pytest.mark.slow), (102, 3)])
 def test_lanes_asked_to_stop_go_on_where_they_were(whole, tmp_path, at):
     configs = list(CONFIGS.values())
 
