@@ -36,8 +36,9 @@ from chemscale_jax.inference.beam_step import (
     take,
 )
 from chemscale_jax.inference.grammar import Rules
-from chemscale_jax.models import gpt
-from chemscale_jax.models.gpt import Cache, GptOptions
+from chemscale_jax.inference.prefill import Prefilled
+from chemscale_jax.models import gpt_cache
+from chemscale_jax.models.gpt import GptOptions
 
 
 class Beams(NamedTuple):
@@ -116,11 +117,13 @@ def beam_search(
     )
     if mesh is not None:
         params = jax.device_put(params, replicated(mesh))
+    for_steps = prefill.step_params(options, params)
     parts = []
     each = max(batch_rows // num_beams, 1)
     for first in range(0, len(prompts), each):
         some = prompts[first : first + each]
-        parts.append(_search(plan, params, some, rules, numbers, num_return, mesh))
+        held = prefill.prefill(options, params, some, mesh)
+        parts.append(_search(plan, for_steps, held, rules, numbers, num_return))
         on_rows(len(some))
     found = Beams(*map(np.concatenate, zip(*parts, strict=True)))
     return found._replace(
@@ -159,16 +162,14 @@ def _check(
 def _search(
     plan: Plan,
     params: Params,
-    prompts: Sequence[np.ndarray],
+    held: Prefilled,
     rules: Rules,
     numbers: Numbers,
     num_return: int,
-    mesh: Mesh | None,
 ) -> Beams:
     """One batch of prompts."""
-    held = prefill.prefill(plan.options, params, prompts, mesh)
-    P, T = held.valid_PT.shape
-    slots = prefill.bucket(prefill.SLOTS, T + plan.max_new - 1)
+    prompts, P = held.prompts, len(held.first_P)
+    slots = prefill.slots_bucket(held.kept_N2PHKT.shape[-1] + plan.max_new - 1)
     padded = [*prompts, *[prompts[0]] * (P - len(prompts))]
     counters = [grammar.count_prompt(rules, prompt) for prompt in padded]
     seen_PV = np.zeros((P, plan.options.vocabulary if plan.penalised else 0), bool)
@@ -178,10 +179,9 @@ def _search(
         plan,
         slots,
         params,
-        held.cache,
-        held.valid_PT,
+        held.kept_N2PHKT,
+        held.first_P,
         held.logits_PV,
-        np.array([len(prompt) for prompt in padded], np.int32),
         np.array(counters, np.int32),
         seen_PV,
         rules,
@@ -203,22 +203,19 @@ def _search_program(
     plan: Plan,
     slots: int,
     params: Params,
-    cache: Cache,
-    valid_PT: Array,
+    kept_N2PHKT: Array,
+    first_P: Array,
     logits_PV: Array,
-    length_P: Array,
     counters_P2: Array,
     seen_PV: Array,
     rules: Rules,
     numbers: Numbers,
 ) -> Set:
     """The whole search; beams of all groups together, best first, as one group."""
-    P, T = valid_PT.shape
+    P, T = len(first_P), kept_N2PHKT.shape[-1]
     G, b, N = plan.groups, plan.beams, plan.max_new
     shape = (P, G, b)
     each_row = jnp.repeat(jnp.arange(P), G * b)
-    valid_PT = valid_PT.astype(bool)
-    cache, _ = prefill.resize(plan.options, cache, valid_PT, each_row, slots)
     # Only the first beam of a group counts at first: the others are equal to it.
     only_first_b = jnp.where(jnp.arange(b) == 0, 0.0, NEVER)
     empty = Set(
@@ -229,9 +226,7 @@ def _search_program(
         atoms_PGb=jnp.broadcast_to(counters_P2[:, 1, None, None], shape),
     )
     state = State(
-        cache=cache,
-        position_P=length_P - 1,
-        valid_PS=jnp.pad(valid_PT, ((0, 0), (0, slots - T))),
+        cache=prefill.cache_of(plan.options, kept_N2PHKT, each_row, slots),
         running=empty._replace(
             score_PGb=jnp.broadcast_to(only_first_b[None, None], shape)
         ),
@@ -251,23 +246,19 @@ def _search_program(
         return jnp.any(open_PG) & (state.step < N)
 
     def turn(state: State) -> State:
-        slot = T + state.step - 1
-        here_S = jnp.arange(slots) == slot
-        valid_PS = state.valid_PS | here_S[None]
         last_PGb = jax.lax.dynamic_index_in_dim(
             state.running.tokens_PGbN, state.step - 1, axis=3, keepdims=False
         )
-        logits_BTV, cache = gpt.extend(
+        logits_BV, cache = gpt_cache.step(
             plan.options,
             params,
             state.cache,
-            last_PGb.reshape(-1, 1),
-            state.position_P[each_row, None],
-            slot,
-            valid_PS[each_row],
+            last_PGb.ravel(),
+            T + state.step - 1,
+            first_P[each_row],
         )
-        state = state._replace(cache=cache, valid_PS=valid_PS)
-        return expand_one(state, logits_BTV[:, -1].reshape(*shape, -1))
+        state = state._replace(cache=cache)
+        return expand_one(state, logits_BV.reshape(*shape, -1))
 
     first_PGbV = jnp.broadcast_to(
         logits_PV[:, None, None], (*shape, logits_PV.shape[-1])

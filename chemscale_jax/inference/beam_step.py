@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from chemscale_jax.core.types import Array
-from chemscale_jax.inference import grammar, logit_filters, prefill
+from chemscale_jax.inference import grammar, logit_filters
 from chemscale_jax.inference.grammar import Rules
-from chemscale_jax.models.gpt import Cache, GptOptions
+from chemscale_jax.models import gpt_cache
+from chemscale_jax.models.gpt import GptOptions
+from chemscale_jax.models.gpt_cache import Cache
 
 Patience = bool | Literal["never"]
 NEVER = -1e9  # score of what must not be chosen
@@ -49,8 +51,6 @@ class State(NamedTuple):
     """What one step changes."""
 
     cache: Cache  # rows: prompts, groups, beams
-    position_P: Array  # of the newest token
-    valid_PS: Array
     running: Set
     done: Set
     is_done_PGb: Array
@@ -103,13 +103,9 @@ def expand(
     origin_PGb, is_done_PGb = stacked(origin), stacked(is_done)
     row_PGb = jnp.arange(P * G * b).reshape(P, G, b)
     row_PGb = jnp.take_along_axis(row_PGb, origin_PGb, axis=-1)
-    step = state.step + 1
+    step, slots = state.step + 1, state.cache.keys_NSHKB.shape[1]
     state = state._replace(
-        cache=jax.tree.map(
-            lambda x: jnp.take(x, row_PGb.ravel(), axis=prefill.CACHE_ROW_AXIS),
-            state.cache,
-        ),
-        position_P=state.position_P + 1,
+        cache=gpt_cache.resize(state.cache, row_PGb.ravel(), slots),
         running=stacked(running),
         done=stacked(done),
         is_done_PGb=is_done_PGb,

@@ -68,46 +68,17 @@ def row_masks(
 ) -> tuple[Array, Array]:
     """What global and local layers see within rows, (B or 1, 1, S, L)."""
     place_L = jnp.arange(length)
-    same = None if segment_BL is None else _same(segment_BL)
-    return _masks(place_L, place_L, window if window < length else None, same)
+    distance_SL = place_L[None, :] - place_L[:, None]
+    seen = (distance_SL >= 0)[None, None]
+    if segment_BL is not None:
+        seen = seen & _same(segment_BL)
+    if window >= length:
+        return seen, seen
+    return seen, seen & (distance_SL < window)[None, None]
 
 
 def _same(segment_BL: Array) -> Array:
     return segment_BL[:, None, :, None] == segment_BL[:, None, None, :]
-
-
-def cached_attention(
-    slots: int, window: int, slot: Array, new: int, valid_BS: Array
-) -> Attention:
-    """Attention of ``new`` tokens at ``slot`` and after it to all slots of a cache.
-
-    Args:
-        slots: of the cache.
-        window: how many slots a local layer sees, the query's own included.
-        slot: of the first new token.
-        new: number of new tokens.
-        valid_BS: slots that hold a token, the new ones included.
-    """
-    masks = _masks(
-        slot + jnp.arange(new),
-        jnp.arange(slots),
-        window if window < slots else None,
-        valid_BS[:, None, :, None],
-    )
-    return lambda q, k, v, local: attend(q, k, v, masks[local])
-
-
-def _masks(
-    query_L: Array, key_S: Array, window: int | None, other: Array | None
-) -> tuple[Array, Array]:
-    """What global and local layers see, (B or 1, 1, S, L)."""
-    distance_SL = query_L[None, :] - key_S[:, None]
-    seen = (distance_SL >= 0)[None, None]
-    if other is not None:
-        seen = seen & other
-    if window is None:
-        return seen, seen
-    return seen, seen & (distance_SL < window)[None, None]
 
 
 def choose(implementation: str, head_width: int, dtype: str) -> str:

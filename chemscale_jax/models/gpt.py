@@ -16,7 +16,7 @@ leading axis, over which the network is a `jax.lax.scan`.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,13 +47,6 @@ class GptOptions:
     segments: bool = True  # False: every row is one segment, its padding last
     unroll: int = 1  # pairs of layers in one turn of the scan
     tied: bool = True  # False: the head has a matrix of its own
-
-
-class Cache(NamedTuple):
-    """Keys and values of all layers; axis 2 is the rows, the others are private."""
-
-    keys_P2BHKS: Array
-    values_P2BHKS: Array
 
 
 def init(options: GptOptions, key: Key) -> dict[str, Params]:
@@ -198,85 +191,43 @@ def attention_weights(
     return attention.weights(q, k, masks[kind == "local"])
 
 
-def init_cache(
-    options: GptOptions, rows: int, slots: int, dtype: str | None = None
-) -> Cache:
-    """An empty cache for ``slots`` tokens of each row.
-
-    Args:
-        options: of the network.
-        rows: B.
-        slots: S, room for the prompt and all that is generated.
-        dtype: of what is kept; None: that of matrix products.
-    """
-    H = options.heads
-    shape = (options.depth // 2, 2, rows, H, options.width // H, slots)
-    empty = jnp.zeros(shape, dtype or options.dtype)
-    return Cache(empty, empty)
-
-
-def extend(
+def prompt_pass(
     options: GptOptions,
     params: Params,
-    cache: Cache,
-    tokens_BT: Array,
-    position_BT: Array,
-    slot: Array,
-    valid_BS: Array,
-) -> tuple[Array, Cache]:
-    """Puts T tokens of each row into the cache, and scores what follows each.
+    tokens_BL: Array,
+    real_BL: Array,
+    position_BL: Array,
+) -> tuple[Array, Array]:
+    """Scores all places of some prompts, and returns what attention keeps of them.
 
     Args:
         options: of the network.
         params: of the network.
-        cache: of `init_cache`, or of an earlier call.
-        tokens_BT: the new tokens; shorter prompts are padded on the left.
-        position_BT: of each, from 0 at the first real token.
-        slot: of the first new token, the same for all rows.
-        valid_BS: slots that hold a real token, the new ones included.
+        tokens_BL: ids; shorter prompts are padded on the left.
+        real_BL: True where no padding is.
+        position_BL: of each token, from 0 at the first real one.
 
     Returns:
-        logits (B, T, V) in float32, and the cache with the new tokens.
+        logits (B, L, V) in float32; keys and values (depth, 2, B, H, K, L).
     """
-    slot = jnp.asarray(slot, jnp.int32)
-    attend = attention.cached_attention(
-        valid_BS.shape[1], options.window, slot, tokens_BT.shape[1], valid_BS
+    attend = attention.rows_attention(
+        "xla", tokens_BL.shape[1], options.window, real_BL.astype(jnp.int32)
     )
 
-    # Carried through the scan, not scanned over, which would copy it at every call.
-    def turn(
-        carry: tuple[Array, Cache], at: tuple[Params, Array]
-    ) -> tuple[tuple[Array, Cache], None]:
-        (x_BTD, cache), (pair, number) = carry, at
-        for place, kind in enumerate(KINDS):
-            q, k, v = _queries_keys_values(options, pair[kind], x_BTD)
-            at_slot = (number, place, 0, 0, 0, slot)
-            cache = Cache(
-                _put(cache.keys_P2BHKS, k, at_slot),
-                _put(cache.values_P2BHKS, v, at_slot),
-            )
-            keys, values = (_layer_of(kept, number, place) for kept in cache)
-            out = attend(q, keys, values, kind == "local")
-            x_BTD = _after_attention(options, pair[kind], x_BTD, out)
-        return (x_BTD, cache), None
+    def turn(x_BLD: Array, pair: Params) -> tuple[Array, Array]:
+        kept = []
+        for kind in KINDS:
+            q, k, v = _queries_keys_values(options, pair[kind], x_BLD)
+            out = attend(q, k, v, kind == "local")
+            x_BLD = _after_attention(options, pair[kind], x_BLD, out)
+            kept.append(jnp.stack([k, v]))
+        return x_BLD, jnp.stack(kept)
 
-    x_BTD = _embed(params, tokens_BT, position_BT)
-    numbers = jnp.arange(options.depth // 2, dtype=jnp.int32)
-    (x_BTD, cache), _ = jax.lax.scan(turn, (x_BTD, cache), (params["pairs"], numbers))
-    x_BTD = _layer_norm(params["norm"], x_BTD)
-    return _head(options, params, x_BTD), cache
-
-
-def _put(kept: Array, new: Array, start: tuple[Any, ...]) -> Array:
-    new = new[None, None].astype(kept.dtype)
-    return jax.lax.dynamic_update_slice(kept, new, start)
-
-
-def _layer_of(kept_P2BHKS: Array, pair: Array, place: int) -> Array:
-    """What one layer has kept, (B, H, K, S)."""
-    sizes = (1, 1, *kept_P2BHKS.shape[2:])
-    start = (pair, place, 0, 0, 0, 0)
-    return jax.lax.dynamic_slice(kept_P2BHKS, start, sizes)[0, 0]
+    x_BLD = _embed(params, tokens_BL, position_BL)
+    x_BLD, kept = jax.lax.scan(turn, x_BLD, params["pairs"])
+    x_BLD = _layer_norm(params["norm"], x_BLD)
+    kept = kept.reshape(options.depth, *kept.shape[2:])
+    return _head(options, params, x_BLD), kept
 
 
 def _embed(params: Params, tokens_BL: Array, position_BL: Array) -> Array:

@@ -42,7 +42,7 @@ def run(config: Config, started: float | None = None) -> str:
 
     if config.task not in ENDINGS:
         raise UserError(
-            f"config.task is {config.task!r}, and only {', '.join(sorted(ENDINGS))} are "
+            f"config.task is {config.task!r}, only {', '.join(sorted(ENDINGS))} are "
             "trained; the text at the top of the config says how it is used"
         )
     processes.start(cache.cache_folder() / "xla")

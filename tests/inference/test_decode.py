@@ -11,7 +11,12 @@ import pytest
 
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.partition import make_mesh
-from chemscale_jax.inference import decode, grammar, logit_filters, prefill
+from chemscale_jax.inference import (
+    decode,
+    decode_step,
+    grammar,
+    logit_filters,
+)
 from chemscale_jax.inference.grammar import Rules
 from chemscale_jax.inference.logit_filters import Filters
 from chemscale_jax.models import gpt
@@ -79,7 +84,7 @@ def by_full_pass(active, greedy, numbers, rules, row, number, before, seen, coun
     scores = logit_filters.apply(active, numbers, scores, seen)
     key = jax.random.fold_in(jax.random.key(SEED), number)
     drawn = logit_filters.draw(
-        scores, jax.vmap(decode.row_uniforms, (None, 0))(key[None], steps)[:, 0]
+        scores, jax.vmap(decode_step.row_uniforms, (None, 0))(key[None], steps)[:, 0]
     )
     made = row[before + steps]
     said = jnp.take_along_axis(jax.nn.log_softmax(logits), made[:, None], axis=1)
@@ -142,31 +147,37 @@ def test_rules_are_kept():
         assert grammar.count_prompt(RULES, row[: len(row) - (END in made)])[0] == 0
 
 
-def test_a_row_depends_on_its_number_alone():
+def test_a_row_depends_on_its_number_alone(monkeypatch):
     """Batches of other sizes, halved and grown on the way, on one or four devices."""
     # Some rows need more slots than there are at first; half end before the others.
-    settings = {"samples_per_prompt": 14, "max_new": 40}
+    settings = {"samples_per_prompt": 10, "max_new": 40}
     whole = run(**settings)
-    assert whole.finished.sum() > 21
-    assert whole.lengths.max() > prefill.SLOTS[0]
+    assert whole.finished.sum() > 15
+    assert whole.lengths.max() > 32
+    # Fewer at once; then caches that grow, and batches that are halved once more.
     small = run(batch_rows=16, **settings)
-    for one, other in zip(whole, small, strict=True):
-        np.testing.assert_allclose(one, other, atol=TOLERANCE)
+    monkeypatch.setattr(decode, "FIRST_SLOTS", 16)
+    monkeypatch.setattr(decode, "AMPLE_SLOTS", 0)
+    monkeypatch.setattr(decode, "LEAST_ROWS", 8)
+    other_sizes = run(**settings)
+    for found in (small, other_sizes):
+        for one, other in zip(whole, found, strict=True):
+            np.testing.assert_allclose(one, other, atol=TOLERANCE)
     mesh = make_mesh(data=2, fsdp=2, devices=jax.devices()[:4])
     spread = run(mesh=mesh, **settings)
     np.testing.assert_array_equal(whole.tokens, spread.tokens)
     # A part of the rows, as another call.
-    part = run(prompts=[PROMPTS[2]], first_row=28, **settings)
-    np.testing.assert_array_equal(whole.tokens[28:], part.tokens)
+    part = run(prompts=[PROMPTS[2]], first_row=20, **settings)
+    np.testing.assert_array_equal(whole.tokens[20:], part.tokens)
     assert np.any(run(**{**settings, "seed": 6}).tokens != whole.tokens)
 
 
 def test_few_programs_are_compiled():
     run()
-    before = compiled(decode.advance)
+    before = compiled(decode_step.advance)
     for prompt in ([2, 5, 6], [2, 5, 6, 7, 8], [2, 9]):
         run(prompts=[np.array(prompt)] * 3, filters=Filters(), seed=7)
-    assert compiled(decode.advance) == before
+    assert compiled(decode_step.advance) == before
 
 
 @pytest.mark.parametrize(

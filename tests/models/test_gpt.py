@@ -247,35 +247,6 @@ def test_the_tied_head_favours_the_same_token_at_the_start():
     assert float(jnp.mean(nll)) == pytest.approx(np.log(200), abs=0.1)
 
 
-@pytest.mark.parametrize("chunks", [(1,) * 12, (5, 4, 3), (12,)])
-def test_the_cache_gives_what_the_full_pass_gives(params, rows, chunks):
-    """Beyond the window of 3, and with a prompt that is padded on the left."""
-    tokens = rows[0]
-    pads = jnp.asarray([[0], [2]])
-    position = jnp.maximum(jnp.arange(12)[None] - pads, 0)
-    real = jnp.arange(12)[None] >= pads
-    full = jax.jit(functools.partial(gpt.logits, TINY))(
-        params, tokens, real.astype(jnp.int32), position
-    )
-    step = jax.jit(functools.partial(gpt.extend, TINY))
-    cache, slot, found = gpt.init_cache(TINY, rows=2, slots=14), 0, []
-    for size in chunks:
-        now = slice(slot, slot + size)
-        valid = jnp.pad(real, ((0, 0), (0, 2))) & (jnp.arange(14) < slot + size)[None]
-        logits, cache = step(
-            params, cache, tokens[:, now], position[:, now], jnp.int32(slot), valid
-        )
-        found.append(logits)
-        slot += size
-    found = jnp.concatenate(found, axis=1)
-    np.testing.assert_allclose(
-        np.asarray(found)[np.asarray(real)],
-        np.asarray(full)[np.asarray(real)],
-        rtol=1e-4,
-        atol=1e-4,
-    )
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
