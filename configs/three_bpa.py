@@ -49,7 +49,9 @@ def get_config(arg: str = "") -> ConfigDict:
         config.train.ensemble = 2
         return config
     config.optimizer.lr = lr
-    config.train.epochs = 6
+    config.train.epochs = 8
+    # With 450 frames, an average over 1,000 steps would be of far too early weights.
+    config.optimizer.ema_decay = 0.99
     config.data.source = "extxyz"
     config.data.valid_size = 50
     return config

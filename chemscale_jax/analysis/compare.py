@@ -183,7 +183,7 @@ def compare(runs: Sequence[Run], by: Sequence[str] = ()) -> Comparison:
             or runs were not scored on the same records.
     """
     for name in by:
-        if name not in runs[0].fields:
+        if not any(name in run.fields for run in runs):
             raise UserError(
                 f"the config has no field {name!r}; runs differ in "
                 f"{', '.join(_varying(runs)) or 'nothing'}"
@@ -197,7 +197,7 @@ def compare(runs: Sequence[Run], by: Sequence[str] = ()) -> Comparison:
                 f"{run.name} was scored on other records than {runs[0].name}; compare "
                 "runs with the same data and split_seed"
             )
-        settings = tuple(run.fields[name] for name in chosen)
+        settings = tuple(run.fields.get(name) for name in chosen)
         cells.setdefault(settings, []).append(run)
     for settings, group in cells.items():
         seeds = [run.fields[SEED] for run in group]
@@ -295,9 +295,11 @@ def _plain(value: Any) -> Any:
 
 def _varying(runs: Sequence[Run]) -> list[str]:
     """Fields in which runs differ, those that are looked at first before others."""
+    # Models have fields of their own.
+    every = dict.fromkeys(name for run in runs for name in run.fields)
     names = [
         name
-        for name in runs[0].fields
+        for name in every
         if name != SEED
         and name.split(".")[0] not in _NAMES
         and len({str(run.fields.get(name)) for run in runs}) > 1

@@ -130,6 +130,19 @@ def test_neighbours_differ_in_one_field(tmp_path):
     assert "model.width 64 to 128" in text
 
 
+def test_models_with_fields_of_their_own_are_compared(tmp_path):
+    for seed in (0, 1):
+        leave_run(tmp_path, f"a{seed}", (32, 1000, seed), HARD + noise(seed))
+        leave_run(tmp_path, f"b{seed}", (32, 1000, seed), HARD - 1.0 + noise(seed + 9))
+        path = tmp_path / f"b{seed}" / "config.json"
+        config = json.loads(path.read_text())
+        config["model"] |= {"name": "other", "l_max": 2}
+        path.write_text(json.dumps(config))
+    comparison = compare(read_runs(tmp_path))
+    assert [len(cell.runs) for cell in comparison.cells] == [2, 2]
+    assert [step.verdict for step in steps(comparison)] in (["falls"], ["rises"])
+
+
 def test_command_writes_tables_plot_and_runs(tmp_path, capsys):
     leave_grid(tmp_path, 0.5)
     assert commands.load("compare").main([f"--runs={tmp_path}"]) == 0
