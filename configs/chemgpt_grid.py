@@ -22,8 +22,7 @@ from chemscale_jax.configs import chemgpt, common
 FORMS = ("train", "smoke")
 OPTIONS = {"width": 32}
 WIDTHS = (32, 64, 128)
-# Molecules, and passes over them: the widest takes a quarter of an hour on 2 CPU cores
-# for the largest.
+# Molecules, and passes over them: more for few, which are done with sooner.
 SIZES = ((1_500, 8), (6_000, 4), (24_000, 2))
 SEEDS = (0, 1)
 
