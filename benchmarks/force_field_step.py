@@ -39,7 +39,8 @@ class Case:
     peer: str  # a file beside this one
     fields: Mapping[str, Any]  # of config.model, besides the width
     widths: tuple[int, ...] = (64, 256)
-    rows: int = 12  # of our batch, MOLECULES in all; the peer takes one graph
+    # Rows of our batch by width, MOLECULES in all; the peer takes one graph.
+    rows: Callable[[int], int] = lambda width: 12
     # fields with the width, atoms, edges -> GFLOP of the matrix products of a step
     matmul_gflop: Callable[[Mapping[str, Any], int, int], float] | None = None
 
@@ -84,7 +85,8 @@ CASES = {
             "readout_activation": "silu",
         },
         widths=(64, 128),
-        rows=6,
+        # Larger rows while they fit the cache.
+        rows=lambda width: 4 if width <= 64 else 6,
         matmul_gflop=schnet_gflop,
     ),
     "allegro": Case(
@@ -108,6 +110,7 @@ CASES = {
         peer="spookynet_peer.py",
         fields={"depth": 3, "n_rbf": 16, "cutoff_ang": 5.0},
         widths=(64, 128),
+        rows=lambda width: 6,
     ),
 }
 
@@ -119,8 +122,8 @@ def config_of(model: str, width: int):
     config = config_files.load(f"configs/{model}_ani1x.py")
     with config.model.unlocked():
         config.model.update({"width": width, **CASES[model].fields})
-    config.batch.rows = CASES[model].rows
-    config.batch.molecules = MOLECULES // CASES[model].rows
+    config.batch.rows = CASES[model].rows(width)
+    config.batch.molecules = MOLECULES // config.batch.rows
     config.optimizer.ema_decay, config.optimizer.clip_norm = 0.0, 0.0
     config.optimizer.warmup_steps = 0
     return config

@@ -6,9 +6,10 @@ directions omega, ``exp(q.k / sqrt d)`` is the mean of ``phi(q) phi(k)`` over fe
 
     out_i = phi(q_i)^T [sum_j phi(k_j) v_j^T] / (phi(q_i)^T sum_j phi(k_j))
 
-needs sums over each molecule only, never a matrix of pairs. A small number is added to
-the features, which makes their scale matter: they are divided by an estimate of their
-size, called the maximum.
+needs sums over each molecule only, never a matrix of pairs. For few atoms the matrix
+``phi(q) phi(k)^T`` is faster, and gives the same. A small number is added to the
+features, which makes their scale matter: they are divided by an estimate of
+their size, called the maximum.
 """
 
 import math
@@ -24,6 +25,9 @@ from chemscale_jax.models.electrostatics import pair_sum
 MAXIMA = ("molecule", "batch")
 FEATURE_EPS = 1e-4
 NORM_EPS = 1e-8
+# Up to so many atoms per feature, products with a matrix of all pairs of atoms are
+# faster than sums over molecules, which move N R F numbers several times.
+DENSE_ATOMS_PER_FEATURE = 4
 
 
 def molecule_sum(x: Array, pack: GraphPack) -> Array:
@@ -77,6 +81,12 @@ def favor_attention(
     """
     phi_q_NR = _query_features(*_exponents(q_NF, omega_FR), maximum)
     phi_k_NR = _key_features(*_exponents(k_NF, omega_FR), pack, maximum)
+    n_atoms, n_features = phi_q_NR.shape
+    if n_atoms <= DENSE_ATOMS_PER_FEATURE * n_features:
+        same_NN = pack.molecule_N[:, None] == pack.molecule_N[None]
+        weight_NN = jnp.where(same_NN, phi_q_NR @ phi_k_NR.T, 0.0)
+        norm_N1 = jnp.sum(weight_NN, axis=1, keepdims=True) + NORM_EPS
+        return weight_NN @ v_NF / norm_N1
     values_MRF = molecule_sum(phi_k_NR[:, :, None] * v_NF[:, None, :], pack)
     norm_MR = molecule_sum(phi_k_NR, pack)
     values_NRF = layers.rows_of(values_MRF, pack.molecule_N)

@@ -54,6 +54,24 @@ def test_random_features_tend_to_the_softmax(maximum):
     assert errors[1] < errors[0] / 5
 
 
+@pytest.mark.parametrize("maximum", favor.MAXIMA)
+def test_few_atoms_and_many_are_computed_alike(maximum, monkeypatch):
+    pack = pack_of(MOLECULE, WATER)
+    q, k, v = queries_keys_values()
+    omega = favor.random_features(jax.random.key(0), WIDTH, 24)
+
+    def value(q, k, v):
+        found = favor.favor_attention(q, k, v, omega, pack, maximum)
+        return jnp.sum(jnp.sin(found)), found
+
+    found = {}
+    for limit in (0, 4):
+        monkeypatch.setattr(favor, "DENSE_ATOMS_PER_FEATURE", limit)
+        found[limit] = jax.grad(value, (0, 1, 2), has_aux=True)(q, k, v)
+    for sums, dense in zip(*map(jax.tree.leaves, found.values()), strict=True):
+        np.testing.assert_allclose(dense, sums, atol=1e-13)
+
+
 def test_directions_are_orthogonal_in_blocks_and_normal_in_length():
     omega = np.asarray(favor.random_features(jax.random.key(1), 40, 100))
     assert omega.shape == (40, 100)
