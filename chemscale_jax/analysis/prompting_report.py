@@ -191,17 +191,17 @@ def _notes(cells: Cells, facts: Mapping[str, Any], models: Sequence[str]) -> lis
             "No reference: a model imitates its training data, so compare its pass "
             "rate with theirs (--config.reference.path=FILE)."
         )
-    for model, knob in itertools.product(models, ("top_k",)):
+    for model in models:
         size = facts["models"][model]["vocabulary"]
         idle = [
             cell.value
             for cell in cells
-            if (cell.model, cell.knob) == (model, knob) and int(cell.value) >= size
+            if (cell.model, cell.knob) == (model, "top_k") and int(cell.value) >= size
         ]
         if idle:
             values = ", ".join(dict.fromkeys(idle))
             lines.append(
-                f"{knob} {values} keeps all {size} tokens of {model}: plain sampling."
+                f"top_k {values} keeps all {size} tokens of {model}: plain sampling."
             )
     lines += [f"Left out: {reason}" for reason in facts["left_out"]]
     return lines
