@@ -29,8 +29,8 @@ from chemscale_jax.configs import common
 
 FORMS = ("embedded", "tuned", "faithful", "finetune", "smoke")
 OPTIONS = {"width": 64, "notation": "", "warmup": "step"}
-# Up to this width attention costs more than matrices, so short rows are faster.
-WIDEST_IN_SHORT_ROWS = 128
+# Up to this width short rows are faster on a CPU, where scores cost passes over memory.
+WIDEST_IN_SHORT_ROWS = 256
 
 
 def get_config(arg: str = "") -> ConfigDict:
