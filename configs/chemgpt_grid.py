@@ -23,7 +23,7 @@ FORMS = ("train", "smoke")
 OPTIONS = {"width": 32}
 WIDTHS = (32, 64, 128)
 # Molecules, and passes over them: more for few, which are done with sooner.
-SIZES = ((1_500, 8), (6_000, 4), (24_000, 2))
+SIZES = ((1_000, 8), (4_000, 4), (12_000, 2))
 SEEDS = (0, 1)
 
 
@@ -36,6 +36,9 @@ def get_config(arg: str = "") -> ConfigDict:
         # Thousands of molecules, not millions: many small steps.
         config.batch.rows, config.batch.tokens = 8, 2048
         config.optimizer.warmup_steps = 50
+        # Losses are compared here, on molecules scored one by one; few are drawn.
+        config.data.valid_molecules_max = 2_000
+        config.sample.molecules = config.sample.reference = 100
     config.name = f"chemgpt-grid-{form}-{options['width']}"
     config.form = form
     return config
