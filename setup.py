@@ -82,6 +82,7 @@ EXTRAS = {
         "pre-commit>=3.8",
         "pyright>=1.1.400",
         "pytest>=8.3",
+        "pytest-xdist>=3.6",
         "pyarrow>=17",
         "ruff>=0.9",
         "tblite>=0.5",

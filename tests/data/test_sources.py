@@ -66,7 +66,7 @@ def test_mistakes(tmp_path):
         open_source(_config(**fields).data)
 
 
-@pytest.mark.parametrize("name", set(WRITERS) - {"rmd17"})
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"rmd17"}))
 def test_files_that_are_not_whole(name, tmp_path):
     """Empty, of another kind, or cut in the middle: one line that names the file."""
     fields = WRITERS[name](tmp_path)
