@@ -114,7 +114,11 @@ setup(
     package_dir={"chemscale_jax.configs": "configs"},
     package_data={
         "chemscale_jax.chem": ["*.csv"],
-        "chemscale_jax.data": ["embedded/*", "embedded/force_field/*"],
+        "chemscale_jax.data": [
+            "embedded/*",
+            "embedded/force_field/*",
+            "embedded/language_model/*",
+        ],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,

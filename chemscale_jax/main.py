@@ -10,13 +10,10 @@ The same command resumes. Any field of the config can be set on the command line
 Other flags: --list-configs, --help.
 """
 
-import os
 import sys
 import time
 
 _START = time.monotonic()  # before the imports, which count as start-up
-# XLA's loader of cached CPU programs prints pages of processor features as errors.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402

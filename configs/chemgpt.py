@@ -5,7 +5,8 @@ Forms:
     tuned: a corpus of the user's or the paper's, AdamW with warm-up and cosine decay.
     faithful: the paper's arm: rows cut from one long text, batches of 8 rows, Adam at
         2e-5 with a warm-up of 100 steps, 10 epochs.
-    finetune: molecules of one's own, from the weights of --config.init_from.
+    finetune: molecules of one's own, from the weights of --config.init_from, those of
+        the package (width 64) if not given.
     smoke: a tiny model on a few molecules, under a minute on a CPU.
 
 Arguments: width (16, 32, 64, ..., 2048; 24 layers and 16 heads at every width),
@@ -17,7 +18,7 @@ faithful only, as in the published code, where the learning rate rises once an e
     python -m chemscale_jax.main --config=configs/chemgpt.py:tuned,width=256 \
         --config.data.path=pubchem-10m.txt
     python -m chemscale_jax.main --config=configs/chemgpt.py:finetune,width=64 \
-        --config.init_from=DIR --config.data.path=mine.smi
+        --config.data.path=mine.smi
 """
 
 from collections.abc import Iterator
@@ -93,6 +94,8 @@ def get_config(arg: str = "") -> ConfigDict:
         config.optimizer.warmup_steps = 1000
     if form == "finetune":
         config.data.source = "file"
+        config.init_from = "packaged"
+        config.model.positions = 0  # as the weights to start from
         config.train.epochs = 10
         config.batch.rows, config.batch.tokens = 8, 2048
         config.optimizer.lr = 3e-4

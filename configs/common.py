@@ -38,7 +38,7 @@ def base() -> ConfigDict:
                     "vocabulary": None,
                 },
             },
-            "init_from": "",  # a workdir or an .npz of parameters to start from
+            "init_from": "",  # packaged, a workdir, or an .npz of parameters
             "init_fresh": (),  # regexes of parameter paths that start anew
             "init_freeze": (),  # regexes of parameter paths that do not move
             "check": "none",  # of the trained model: none, static, full (with dynamics)

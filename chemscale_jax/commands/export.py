@@ -41,7 +41,11 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     # JAX takes seconds to import, which --help should not.
+    from chemscale_jax.core import processes
     from chemscale_jax.core.workdir import Workdir
+    from chemscale_jax.data import cache
+
+    processes.start(cache.cache_folder() / "xla")
 
     given = Workdir(pathlib.Path(args.workdir)) if args.workdir else None
     if given and given.config()["task"] == LANGUAGE:

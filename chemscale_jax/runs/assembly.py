@@ -1,16 +1,50 @@
 """Puts a run together from its config: data, task and initial weights."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from chemscale_jax.core.types import Config
-from chemscale_jax.core.workdir import Workdir
+from chemscale_jax.core.workdir import Workdir, read_json
 from chemscale_jax.data import STREAMS
+from chemscale_jax.inference.ensemble import default_workdir
+from chemscale_jax.inference.language_model import default_model_folder
 from chemscale_jax.interop import hf_gpt_neo
+from chemscale_jax.models.gpt import GptOptions
 from chemscale_jax.tasks import TASKS
 from chemscale_jax.training import checkpoint, host, setup
 from chemscale_jax.training.lane_programs import Lane
+
+# By the config's task: what ``config.init_from="packaged"`` stands for.
+PACKAGED = {"force_field": default_workdir, "causal_lm": default_model_folder}
+
+
+def with_start(config: Config) -> Config:
+    """The config with what it takes from the weights to start from.
+
+    That is the path of ``init_from="packaged"``, and how many positions a language
+    model has whose config says 0.
+
+    Raises:
+        UserError: this installation has no such model.
+    """
+    config = config.copy_and_resolve_references()
+    if config.init_from == "packaged":
+        config.init_from = str(PACKAGED[config.task]())
+    place = pathlib.Path(config.init_from, "config.json")
+    if config.task == "causal_lm" and config.init_from and place.exists():
+        if config.model.get("positions") == 0:
+            config.model.positions = _positions(read_json(place))
+    return config
+
+
+def _positions(source: Mapping[str, Any]) -> int:
+    """Of a run's config, or of a model in the layout of Hugging Face."""
+    if "max_position_embeddings" in source:
+        return source["max_position_embeddings"]
+    return source["model"].get("positions", GptOptions.positions)
 
 
 def make_lane(config: Config, workdir: Workdir) -> Lane:

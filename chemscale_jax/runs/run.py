@@ -15,7 +15,7 @@ from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data import cache
 from chemscale_jax.inference import members
-from chemscale_jax.runs.assembly import make_lane
+from chemscale_jax.runs.assembly import make_lane, with_start
 from chemscale_jax.runs.endings import ENDINGS
 from chemscale_jax.training import lanes, loop, records, setup
 from chemscale_jax.training.host import Outcome
@@ -45,6 +45,7 @@ def run(config: Config, started: float | None = None) -> str:
             f"config.task is {config.task!r}, only {', '.join(sorted(ENDINGS))} are "
             "trained; the text at the top of the config says how it is used"
         )
+    config = with_start(config)
     processes.start(cache.cache_folder() / "xla")
     lead = jax.process_index() == 0
     selftest.check_arithmetic()
