@@ -144,4 +144,4 @@ def test_the_main_command_is_one_line_that_starts_from_nothing():
         "python3.11 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && "
         ".venv/bin/python -m chemscale_jax.main --config=configs/painn_ani1x.py"
     )
-    assert second == ".venv/bin/python -m pytest"
+    assert second == ".venv/bin/python -m pytest -n auto"
