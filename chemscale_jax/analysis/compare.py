@@ -127,9 +127,9 @@ class Comparison:
         """
         for place in range(len(self.by)):
 
-            def others(cell: Cell, place: int = place) -> tuple[str, ...]:
+            def others(cell: Cell, place: int = place) -> tuple[Any, ...]:
                 rest = cell.settings[:place] + cell.settings[place + 1 :]
-                return tuple(map(str, rest))
+                return tuple(map(_rank, rest))
 
             for _, line in itertools.groupby(sorted(self.cells, key=others), others):
                 ordered = sorted(line, key=lambda cell: _rank(cell.settings[place]))
