@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from chemscale_jax.core.errors import UserError
-from tests.parity_cases import allegro, gpt_neo, painn, schnet, spookynet
+from tests.parity_cases import allegro, gpt_neo, painn, schnet, spookynet, unimol2
 from tests.parity_cases.fixture import Fixture, Outputs, read_fixture
 
 F64_TOLERANCE = 1e-9
@@ -45,6 +45,8 @@ F32_LISTED = {
     "af9d73386314": {"energy": 5e-6, "forces": 8e-7},  # spooky_bare_s0
     "d2fcb918781b": {"energy": 1e-5, "forces": 9e-7},  # spooky_exactattn_s0
     "35c6b7d5d5ca": {"energy": 4e-5, "forces": 5e-5},  # spooky_full_s0
+    # unimol2_s0
+    "b3b135251977": {"atom_repr": 2e-5, "pair_repr": 8e-5, "coord_pred": 6e-6},
 }
 
 # {meta.family: fixture, dtype -> outputs by the names of the file}
@@ -57,10 +59,14 @@ CASES: dict[str, Callable[[Fixture, str], Outputs]] = {
     "nff_schnet": schnet.nff_schnet,
     "schnetpack_schnet": schnet.schnetpack_schnet,
     "spookynet": spookynet.spookynet_outputs,
+    "unimol2": unimol2.unimol2_outputs,
 }
 
 # What a file of the family has to hold; of the others, energies and forces.
-MAIN_OUTPUTS = {"gpt_neo": {"logits", "loss"}}
+MAIN_OUTPUTS = {
+    "gpt_neo": {"logits", "loss"},
+    "unimol2": {"atom_repr", "pair_repr", "token_logits", "coord_pred"},
+}
 
 
 def compare(path: pathlib.Path, f32: bool) -> bool:
