@@ -14,6 +14,8 @@ COMMANDS = {
     "prepare": "download ANI-1x and write it as ArrayRecord, for random access",
     "generate": "make a data set of GFN2-xTB frames, such as the embedded one",
     "tokenize": "turn a file of SMILES into tokens to train a language model on",
+    "conformers": "make geometries of the molecules of a file, to pretrain on",
+    "scaffolds": "compare molecules and Murcko scaffolds of two sets, with plots",
     "sample": "generate molecules with a language model",
     "score": "give the exact log-likelihood of molecules",
     "evaluate": "measure generated molecules: filters, diversity, distances",
