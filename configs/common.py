@@ -60,6 +60,7 @@ def optimizer() -> ConfigDict:
             "b2": 0.999,
             "eps": 1e-8,
             "weight_decay": 0.0,  # per step, times the learning rate; adamw only
+            "undecayed": (),  # regexes of parameter paths without weight decay
             "clip_norm": 0.0,  # global gradient norm; 0: no clipping
             "schedule": "constant",  # constant, cosine, linear, wsd
             "warmup_steps": 0,  # of linear warm-up, in its unit
@@ -179,6 +180,45 @@ def token_rows() -> ConfigDict:
             "length": 512,  # tokens of a row
             "buckets": (),  # lengths of bucketed rows; empty: chosen from the data
             "tokens": 0,  # per batch of bucketed rows; 0: rows of the longest
+            "workers": 0,  # processes that read ahead; 0: a thread
+            "prefetch": 4,  # batches read ahead; 0: each is made when it is needed
+        }
+    )
+
+
+def molecules() -> ConfigDict:
+    """The fields of ``config.data`` for streams of molecules with coordinates."""
+    return ConfigDict(
+        {
+            "stream": "molecules",  # an entry of chemscale_jax.data.STREAMS
+            "source": "embedded",  # embedded, file (SMILES), store (of conformers)
+            "path": "",  # of the file or the store
+            "column": "",  # of a file: name or number; empty: one called smiles or so
+            "conformers": 1,  # made of each molecule; of a store, it has its own
+            "embedded_molecules": 4000,  # that the package makes by itself
+            "statuses": ("3d", "unconverged", "given"),  # of records to train on
+            "max_atoms": 0,  # heavy atoms; larger ones are left out; 0: as the data
+            "split": "scaffold",  # of whole scaffolds to validate on; or random
+            "split_seed": 0,  # of the one permutation that all subsets are cut from
+            "valid_fraction": 0.1,  # of the molecules
+            "valid_molecules_max": 520_000,
+            "train_molecules": 0,  # nested subsets; 0: all
+            "sampling": "once",  # or draws: softmax (paper), natural, tempered
+            "tau": 0.005,  # of softmax
+            "temperature": 2.0,  # of tempered
+            "epoch_molecules": 0,  # draws of an epoch; 0: as many as there are
+        }
+    )
+
+
+def molecule_rows() -> ConfigDict:
+    """The fields of ``config.batch`` for streams of molecules with coordinates."""
+    return ConfigDict(
+        {
+            "form": "budget",  # so many pairs of places; or equal (so many molecules)
+            "rows": 16,  # per batch, spread over the devices; or what divides the rows
+            "budget": 0,  # pairs of places of a batch; 0: those of the largest rows
+            "buckets": (),  # atoms of a row; empty: those of the package that occur
             "workers": 0,  # processes that read ahead; 0: a thread
             "prefetch": 4,  # batches read ahead; 0: each is made when it is needed
         }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from chemscale_jax.analysis import report_files
+from chemscale_jax.analysis.denoising_report import denoising_report
 from chemscale_jax.analysis.force_field_report import force_field_report
 from chemscale_jax.analysis.language_report import language_report
 from chemscale_jax.core.errors import UserError
@@ -12,6 +13,7 @@ from chemscale_jax.core.workdir import Workdir
 REPORTS: Mapping[str, Callable[[Workdir], report_files.Report]] = {
     "force_field": force_field_report,
     "causal_lm": language_report,
+    "conformer_denoising": denoising_report,
 }
 
 

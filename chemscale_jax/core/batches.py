@@ -51,3 +51,30 @@ class TokenRows(NamedTuple):
     tokens_BL: Array  # int32, ids of the vocabulary
     segment_BL: Array  # int32, 1, 2, ...: which molecule of the row; 0 is padding
     position_BL: Array  # int32, 0, 1, ... from the start of each segment
+
+
+class MoleculeRows(NamedTuple):
+    """Molecules of at most N heavy atoms, one per row, as Uni-Mol2 takes them.
+
+    The virtual atom that the model puts before the first one has no place here. An
+    atom is real where ``species_BN > 0``; all arrays are 0 elsewhere, positions too.
+    """
+
+    species_BN: Array  # uint8, atomic numbers; 127 is [MASK], 0 padding
+    atom_BN8: Array  # uint16, ids of the 8 atom features
+    bond_BNN3: Array  # uint8, ids of the 3 bond features of each pair
+    path_BNN: Array  # uint16, ids of the lengths of shortest paths
+    degree_BN: Array  # uint8, ids of the number of heavy neighbours
+    positions_BN3: Array  # float32, angstrom
+
+
+class DenoisingRows(NamedTuple):
+    """Molecules to pretrain on: their geometries and their drawings.
+
+    Random numbers of a row depend on its number, and not on its place in the batch or
+    on how many places the batch has.
+    """
+
+    molecules: MoleculeRows
+    flat_BN3: Array  # float32, angstrom; coordinates of a drawing, z = 0
+    number_B: Array  # uint32; no two molecules of a batch have the same

@@ -25,8 +25,16 @@ def _tokens(config: Config, process_index: int, process_count: int) -> Stream:
     return token_stream.make_token_stream(config, process_index, process_count)
 
 
+def _molecules(config: Config, process_index: int, process_count: int) -> Stream:
+    # Likewise.
+    from chemscale_jax.data import molecule_stream
+
+    return molecule_stream.make_molecule_stream(config, process_index, process_count)
+
+
 # Name in config.data.stream: a function of config, process index and process count.
 STREAMS: dict[str, Callable[[Config, int, int], Stream]] = {
     "graphs": _graphs,
+    "molecules": _molecules,
     "tokens": _tokens,
 }

@@ -38,8 +38,14 @@ def end_language_model(lane: Lane, lead: bool) -> str:
     return report.write_report(lane.workdir)
 
 
+def end_pretraining(lane: Lane, lead: bool) -> str:
+    """Reports the losses of a pretrained network beside their baselines."""
+    return report.write_report(lane.workdir) if lead else ""
+
+
 # By the config's task: (finished run, whether this process writes) -> table of results.
 ENDINGS: Mapping[str, Callable[[Lane, bool], str]] = {
     "force_field": end_force_field,
     "causal_lm": end_language_model,
+    "conformer_denoising": end_pretraining,
 }

@@ -53,7 +53,7 @@ def make_optimizer(
         )
     parts = [optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)]
     if config.name == "adamw":
-        parts.append(optax.add_decayed_weights(config.weight_decay))
+        parts.append(_decay(config.weight_decay, tuple(config.undecayed)))
     elif config.weight_decay:
         raise UserError(
             f"config.optimizer.weight_decay is {config.weight_decay}, but adam has no "
@@ -171,6 +171,19 @@ def make_schedule(
         return peak * (jnp.asarray(step) + 1) / warmup
 
     return optax.join_schedules([warm, after], [warmup])
+
+
+def _decay(rate: Any, undecayed: tuple[str, ...]) -> optax.GradientTransformation:
+    """Weight decay of all parameters but those whose path has one of the patterns."""
+
+    def decayed(params: Params) -> Params:
+        treedef = jax.tree.structure(params)
+        return jax.tree.unflatten(
+            treedef, [not is_frozen(path, undecayed) for path in tree_paths(params)]
+        )
+
+    # Without patterns there is no mask, whose state would be one more in checkpoints.
+    return optax.add_decayed_weights(rate, decayed if undecayed else None)
 
 
 def _without(tree: Params, frozen: tuple[str, ...]) -> Params:

@@ -70,3 +70,14 @@ def test_clipping_bounds_the_gradient_not_its_direction():
     np.testing.assert_allclose(
         state[0].mu["w"], 0.1 * np.asarray([0.6, 0.8]), rtol=1e-5
     )
+
+
+def test_weight_decay_leaves_out_the_paths_that_are_named():
+    params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    fields = {"name": "adamw", "weight_decay": 0.1, "undecayed": ("/bias$",)}
+    optimizer = make_optimizer(config(**fields), 10, ())
+    state = optimizer.init(params)
+    still = jax.tree.map(jnp.zeros_like, params)
+    direction, _, _ = jax.jit(optimizer.direction)(still, state, params)
+    np.testing.assert_allclose(direction["dense"]["kernel"], -0.1, rtol=1e-6)
+    assert np.all(direction["dense"]["bias"] == 0)
