@@ -68,6 +68,8 @@ EXTRAS = {
     "fcd": ["fcd>=1.2.2"],
     # Reads molecules from parquet files.
     "parquet": ["pyarrow>=17"],
+    # Prepares conformers on a cluster.
+    "beam": ["apache-beam>=2.60"],
     "tensorboard": ["tensorboardX>=2.6"],
     "wandb": ["wandb>=0.17"],
     "colab": ["ase>=3.23", "ipykernel>=6.29"],
