@@ -95,7 +95,7 @@ def buckets(molecules: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 def write_batches(path: pathlib.Path, molecules: list[dict[str, Any]]) -> None:
     """Writes both ways to batch the molecules."""
     random = [molecules[n : n + BATCH] for n in range(0, len(molecules), BATCH)]
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{kind}/{number}/{name}": array
         for kind, batches in (("same", random), ("own", buckets(molecules)))
         for number, batch in enumerate(batches)

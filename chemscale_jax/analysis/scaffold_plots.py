@@ -29,9 +29,10 @@ def scaffold_figure(tables: Sequence[ScaffoldTable]) -> Figure:
         tables: the sets, each with at least one molecule.
     """
     figure = Figure(figsize=(11.0, 4.0 + 1.9 * len(tables)), layout="constrained")
-    top, *rows = figure.subfigures(
-        1 + len(tables), 1, height_ratios=[2.1, *[1.0] * len(tables)]
+    parts = figure.subfigures(
+        1 + len(tables), 1, squeeze=False, height_ratios=[2.1, *[1.0] * len(tables)]
     )
+    top, *rows = parts[:, 0]
     by_rank, cumulative = top.subplots(1, 2)
     for index, table in enumerate(tables):
         style = plots.style_of(index)

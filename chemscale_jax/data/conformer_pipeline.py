@@ -109,7 +109,7 @@ def add_steps(pipeline: Any, build: Build) -> None:
             todo=frozenset(todo),
         ).with_outputs(_FAILURES, _COUNTS, main="candidates")
     )
-    (
+    _ = (
         read[_COUNTS]
         | "Lines" >> beam.CombineGlobally(sum)
         | "Note lines" >> beam.Map(_note_lines, folder=folder)
@@ -133,7 +133,7 @@ def add_steps(pipeline: Any, build: Build) -> None:
     ) | "All failures" >> beam.Flatten()
     # A shard without molecules is written too.
     numbers = pipeline | "Shards" >> beam.Create([(number, None) for number in todo])
-    (
+    _ = (
         {"molecules": made["molecules"], "failures": failures, "numbers": numbers}
         | "By shard again" >> beam.CoGroupByKey()
         | "Write" >> beam.Map(_write, folder=folder, shards=shards)

@@ -123,7 +123,7 @@ class ConformerStore:
 
     @functools.cached_property
     def _source(self) -> ArrayRecordDataSource:
-        shards = [
+        shards: Any = [
             _Shard(str(self.folder / file), 0, molecules, molecules)
             for file, molecules in self.info["shards"]
             if molecules

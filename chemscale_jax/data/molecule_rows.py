@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -83,12 +83,12 @@ def empty_rows(shape: BatchShape) -> MoleculeRows:
     """Rows of padding, as writable NumPy arrays."""
     B, N = shape
     return MoleculeRows(
-        species_BN=np.zeros((B, N), np.uint8),
-        atom_BN8=np.zeros((B, N, 8), np.uint16),
-        bond_BNN3=np.zeros((B, N, N, 3), np.uint8),
-        path_BNN=np.zeros((B, N, N), np.uint16),
-        degree_BN=np.zeros((B, N), np.uint8),
-        positions_BN3=np.zeros((B, N, 3), np.float32),
+        species_BN=_zeros(np.uint8, B, N),
+        atom_BN8=_zeros(np.uint16, B, N, 8),
+        bond_BNN3=_zeros(np.uint8, B, N, N, 3),
+        path_BNN=_zeros(np.uint16, B, N, N),
+        degree_BN=_zeros(np.uint8, B, N),
+        positions_BN3=_zeros(np.float32, B, N, 3),
     )
 
 
@@ -96,9 +96,14 @@ def empty_denoising_rows(shape: BatchShape) -> DenoisingRows:
     """Likewise, with drawings and numbers."""
     return DenoisingRows(
         empty_rows(shape),
-        flat_BN3=np.zeros((*shape, 3), np.float32),
-        number_B=np.zeros(shape.rows, np.uint32),
+        flat_BN3=_zeros(np.float32, *shape, 3),
+        number_B=_zeros(np.uint32, shape.rows),
     )
+
+
+def _zeros(dtype: type[np.generic], *shape: int) -> Any:
+    """A leaf of a batch: NumPy's here, JAX's where it is used."""
+    return np.zeros(shape, dtype)
 
 
 def molecule_rows(

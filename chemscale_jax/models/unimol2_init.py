@@ -125,8 +125,9 @@ def _layers(options: Unimol2Options, normal: Callable[..., Array]) -> dict[str, 
 
 def _dense(normal: Callable[..., Array], *shape: int) -> dict[str, Array]:
     """A kernel, (layers and inputs, outputs), and its bias."""
-    leading = shape[:1] if len(shape) > 2 else ()
-    return {"kernel": normal(*shape), "bias": jnp.zeros((*leading, shape[-1]))}
+    *before, outputs = shape
+    leading = before[:1] if len(before) > 1 else []
+    return {"kernel": normal(*shape), "bias": jnp.zeros((*leading, outputs))}
 
 
 def _norm(*shape: int) -> dict[str, Array]:

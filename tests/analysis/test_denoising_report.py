@@ -44,11 +44,9 @@ def test_each_baseline_is_a_horizontal_line():
     figure = denoising_report.loss_curves(CURVES)
     *panels, rate = figure.axes
     for axes, level in zip(panels, (1.0, 0.4, 0.25), strict=True):
-        levels = [
-            line.get_ydata()[0]
-            for line in axes.get_lines()
-            if len(set(line.get_ydata())) == 1 and len(line.get_xdata()) == 2
-        ]
+        lines = [np.asarray(line.get_xydata()) for line in axes.get_lines()]
+        levels = [xy[0, 1] for xy in lines if len(xy) == 2 and np.ptp(xy[:, 1]) == 0]
         assert levels == [level]
-        assert f"{level:.3f}" in axes.get_legend().get_texts()[-1].get_text()
+        assert (legend := axes.get_legend())
+        assert f"{level:.3f}" in legend.get_texts()[-1].get_text()
     assert len(rate.get_lines()) == 1

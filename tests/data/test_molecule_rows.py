@@ -66,8 +66,9 @@ def test_rooms_occur_and_batches_cost_about_the_same():
     ],
 )
 def test_shapes_that_make_no_sense_are_refused(arguments, message):
+    form, rows, budget, buckets = arguments
     with pytest.raises(UserError, match=message):
-        batch_shapes(*arguments, ATOMS)
+        batch_shapes(form, rows, budget, buckets, ATOMS)
 
 
 @pytest.mark.parametrize("seed", [0, None])

@@ -1,5 +1,7 @@
 """Rows of made-up molecules for Uni-Mol2, and parameters that let everything act."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +19,15 @@ def molecule(atoms, seed=0):
     rng = np.random.default_rng([seed, atoms])
     upper = np.triu(rng.integers(2, 20, (3, atoms, atoms)), 1)
     path = np.triu(rng.integers(2, 9, (atoms, atoms)), 1)
-    return MoleculeRows(
+    leaves: list[Any] = [
         rng.integers(6, 9, atoms).astype(np.uint8),
         (3 + 16 * np.arange(8) + rng.integers(0, 3, (atoms, 8))).astype(np.uint16),
         (upper + upper.swapaxes(1, 2) + 2).transpose(1, 2, 0).astype(np.uint8),
         (path + path.T + 1).astype(np.uint16),
         rng.integers(2, 6, atoms).astype(np.uint8),
         rng.normal(0, 1.5, (atoms, 3)).astype(np.float32),
-    )
+    ]
+    return MoleculeRows(*leaves)
 
 
 def batch(molecules, places, garbage=False):

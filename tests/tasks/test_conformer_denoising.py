@@ -1,6 +1,7 @@
 """Noise, losses and the contract of pretraining on molecules with coordinates."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +35,8 @@ def rows_of(molecules, places, numbers=None):
     flat = np.asarray(rows.positions_BN3) * [0.5, 2.0, 0.0]
     if numbers is None:
         numbers = np.arange(len(molecules))
-    return DenoisingRows(
-        rows, flat.astype(np.float32), np.asarray(numbers).astype(np.uint32)
-    )
+    leaves: list[Any] = [flat.astype(np.float32), np.asarray(numbers, np.uint32)]
+    return DenoisingRows(rows, *leaves)
 
 
 def padded(batch, rows):
