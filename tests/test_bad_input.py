@@ -64,7 +64,11 @@ def refused(tmp_path, capsys, monkeypatch):
         (["--config.optimizer.lrr=1"], None, "lr"),
         (["--config.optimizer.lr=fast"], None, "lr"),
         (["--confi.seed=1"], None, "confi"),
-        ([], "configs/prompting.py:smoke", "only causal_lm, force_field are trained"),
+        (
+            [],
+            "configs/prompting.py:smoke",
+            "only causal_lm, conformer_denoising, force_field are",
+        ),
         (["stray"], None, "cannot read argument 'stray'"),
         (["--config.model.name=pain"], None, "'pain'"),
         (["--config.model.cutoff_ang=-1.0"], None, "cutoff"),

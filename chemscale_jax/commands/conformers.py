@@ -14,7 +14,7 @@ EXAMPLE = """\
 examples, on this machine, and on a cluster that Apache Beam knows:
   chemscale conformers molecules.smi.gz --conformers=4 --out=molecules.conformers
   chemscale conformers molecules.smi.gz --out=/shared/molecules.conformers \\
-      --shards=1000 --runner=SparkRunner --beam-options='--spark_version=3'
+      --shards=1000 --runner=FlinkRunner --beam-options='--flink_master=HOST:8081'
 
 Every line becomes a molecule of the store, or a row of its ledger.csv with the reason;
 molecules without a geometry are stored as a drawing. A run that was stopped goes on
@@ -78,7 +78,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--runner",
         metavar="NAME",
-        help="make it with Apache Beam, on this runner of it, such as DirectRunner",
+        help="make it with Apache Beam, on this runner of it, such as DirectRunner; "
+        "all its workers must see FILE and the folder of --out",
     )
     parser.add_argument(
         "--beam-options",
@@ -110,7 +111,7 @@ def main(argv: list[str]) -> int:
             store = conform_with_beam(
                 source, args.out, plan, runner=args.runner, options=args.beam_options
             )
-            done = Conformed(store, 0.0)
+            done = Conformed(store)
         else:
             done = conform_source(source, args.out, plan, workers=args.workers)
     except KeyboardInterrupt:
@@ -142,6 +143,6 @@ def summary(done: Conformed) -> str:
         f"scaffolds   {info['scaffolds']:,}",
     ]
     if done.cpu_s:
-        rate = info["lines"] / done.cpu_s
-        lines.append(f"speed       {rate:,.1f} lines per core-second")
+        rate = done.made / done.cpu_s
+        lines.append(f"speed       {rate:,.1f} molecules per core-second")
     return "\n".join([*lines, f"written to  {store.folder}"])

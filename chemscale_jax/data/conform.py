@@ -51,7 +51,8 @@ class Conformed(NamedTuple):
     """A store and what it cost."""
 
     store: ConformerStore
-    cpu_s: float  # of the processes that worked; 0 if the store was there already
+    made: int = 0  # molecules that were not there yet
+    cpu_s: float = 0.0  # of the processes that made them
 
 
 def conform_source(
@@ -82,16 +83,16 @@ def conform_source(
     if workers is not None and workers < 0:
         raise UserError(f"workers is {workers}: it must not be negative")
     count = usable_processes() if workers is None else workers
-    spent = 0.0
+    made, cpu_s = 0, 0.0
 
-    def make(build: "Build") -> None:
-        nonlocal spent
+    def make(build: Build) -> None:
+        nonlocal made, cpu_s
         _read(build, count, progress)
-        spent = build.parts.state["cpu_s"]
         if build.parts.state["lines"]:
-            spent += _make(build, count, progress)
+            made, cpu_s = _make(build, count, progress)
 
-    return Conformed(build_store(source, out, plan, make), spent)
+    store = build_store(source, out, plan, make)
+    return Conformed(store, made, cpu_s)
 
 
 def _read(build: Build, workers: int, progress: bool) -> None:
@@ -109,7 +110,7 @@ def _read(build: Build, workers: int, progress: bool) -> None:
             # Nobody knows the number of lines; the bytes that were read tell about it.
             bar.total = round(parts.state["lines"] / max(reading.read, 1e-9))
             bar.update(reading.lines)
-    parts.append({}, {"lines": 0, "cpu_s": 0.0, **parts.state, "complete": True})
+    parts.append({}, {"lines": 0, **parts.state, "complete": True})
 
 
 class _Job(NamedTuple):
@@ -118,12 +119,16 @@ class _Job(NamedTuple):
     candidates: list[Candidate]
 
 
-def _make(build: Build, workers: int, progress: bool) -> float:
-    """Makes the shards that are not there yet; returns CPU seconds."""
+def _make(build: Build, workers: int, progress: bool) -> tuple[int, float]:
+    """Makes the shards that are not there yet.
+
+    Returns:
+        Molecules, and CPU seconds of making them.
+    """
     plan, folder, shards = build.plan, build.folder, build.plan.shards
     todo = [number for number in range(shards) if not has_shard(folder, number)]
     if not todo:
-        return 0.0
+        return 0, 0.0
     repeats: dict[int, list[Failure]] = {}
     # Shards are made one after the other, so only the first of them can be begun.
     with shard_files(folder, todo[0]) as begun:
@@ -147,7 +152,7 @@ def _make(build: Build, workers: int, progress: bool) -> float:
         max_atoms=plan.max_atoms,
         float32=plan.float32,
     )
-    spent = 0.0
+    made, cpu_s = 0, 0.0
     total = build.parts.state.get("candidates", 0)
     before = total - sum(len(places_of(build, number)) for number in todo)
     with _bar("conformers", "mol", progress, before + PER_JOB * done, total) as bar:
@@ -156,7 +161,8 @@ def _make(build: Build, workers: int, progress: bool) -> float:
             for job, making in ordered_map(work, jobs(), workers, _HANG_S):
                 files = files or shard_files(folder, job.shard)
                 add_made(files, making)
-                spent += making.cpu_s
+                made += len(making.molecules)
+                cpu_s += making.cpu_s
                 bar.update(len(job.candidates))
                 if job.last:
                     failures = repeats.pop(job.shard)
@@ -166,7 +172,7 @@ def _make(build: Build, workers: int, progress: bool) -> float:
         finally:
             if files is not None:
                 files.close()
-    return spent
+    return made, cpu_s
 
 
 def _work(

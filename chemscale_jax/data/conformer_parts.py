@@ -35,9 +35,9 @@ _ROWS = 1 << 20
 def add_reading(parts: JournaledFiles, reading: Reading) -> None:
     """Adds the lines of the next chunk.
 
-    The state counts chunks, lines, candidates, bytes of SMILES, and CPU seconds.
+    The state counts chunks, lines, candidates, and bytes of SMILES.
     """
-    counts = dict.fromkeys(("chunks", "lines", "candidates", "bytes", "cpu_s"), 0)
+    counts = dict.fromkeys(("chunks", "lines", "candidates", "bytes"), 0)
     state = {**counts, **parts.state}
     found = reading.candidates
     texts = [candidate.smiles.encode() for candidate in found]
@@ -54,7 +54,6 @@ def add_reading(parts: JournaledFiles, reading: Reading) -> None:
     state["lines"] += reading.lines
     state["candidates"] += len(found)
     state["bytes"] += sum(map(len, texts))
-    state["cpu_s"] += reading.cpu_s
     parts.append(pieces, state)
 
 

@@ -76,7 +76,9 @@ def conform_with_beam(
                 f"the pipeline failed on {runner} ({said[-1] if said else error}): "
                 "complete shards are kept, and the same command goes on from there"
             ) from error
-        build.parts.append({}, json.loads((build.folder / _LINES_FILE).read_text()))
+        lines = json.loads((build.folder / _LINES_FILE).read_text())
+        # All shards are there, so the local way would have nothing to do either.
+        build.parts.append({}, {"complete": True, **lines})
 
     return build_store(source, out, plan, make)
 
@@ -97,8 +99,8 @@ def add_steps(pipeline: Any, build: Build) -> None:
     todo = [number for number in range(shards) if not has_shard(folder, number)]
     read = (
         pipeline
-        | "Source" >> beam.Create([build.source])
-        | "Chunks" >> beam.FlatMap(_chunks)
+        | "Start" >> beam.Create([0])
+        | "Chunks" >> beam.FlatMap(_chunks, source=build.source)
         | "Spread" >> beam.Reshuffle()
         | "Read"
         >> beam.FlatMap(
@@ -140,7 +142,7 @@ def add_steps(pipeline: Any, build: Build) -> None:
     )
 
 
-def _chunks(source: Any) -> Iterator[Chunk]:
+def _chunks(start: int, *, source: Any) -> Iterator[Chunk]:
     return source.chunks()
 
 

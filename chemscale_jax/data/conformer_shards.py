@@ -148,31 +148,8 @@ def finish_store(
         UserError: the folder of the store is there already.
     """
     new = folder / _STORE
-    columns = {
-        name: GrowingArray(new / f"{name}.npy", t) for name, t in COLUMNS.items()
-    }
-    scaffold_keys, sizes = [np.zeros(0, np.uint64)], []
-    statuses = np.zeros(len(STATUS_CODES), np.int64)
-    conformers = 0
-    for number in range(shards):
-        rows = np.fromfile(_beside(folder, number, "rows"), ROW)
-        sizes.append(len(rows))
-        scaffold_keys.append(rows["scaffold_key"])
-        statuses += np.bincount(rows["status"], minlength=len(STATUS_CODES))
-        conformers += int(rows["conformers"].sum(dtype=np.int64))
-        for name, column in columns.items():
-            if name != "scaffold":
-                column.append(rows[name])
-    # Scaffolds are numbered in the order of their first molecules.
-    _, first, inverse = np.unique(
-        np.concatenate(scaffold_keys), return_index=True, return_inverse=True
-    )
-    numbers = np.empty(len(first), np.int32)
-    numbers[np.argsort(first)] = np.arange(len(first))
-    columns["scaffold"].append(numbers[inverse])
-    for column in columns.values():
-        column.close()
-    _write_scaffolds(new / SCAFFOLDS_FILE, folder, shards, np.sort(first))
+    sizes, statuses, conformers, first = _write_columns(new, folder, shards)
+    _write_scaffolds(new / SCAFFOLDS_FILE, folder, shards, first)
     ledgers = [_beside(folder, number, "ledger") for number in range(shards)]
     failed = _write_ledger(new / LEDGER_FILE, ledgers)
     if lines != sum(sizes) + failed.total():
@@ -260,6 +237,44 @@ def store_records(
 
 def _beside(folder: pathlib.Path, number: int, kind: str) -> pathlib.Path:
     return folder / f"shard-{number:05d}.{kind}"
+
+
+def _write_columns(
+    new: pathlib.Path, folder: pathlib.Path, shards: int
+) -> tuple[list[int], np.ndarray, int, np.ndarray]:
+    """Writes the arrays of a store.
+
+    Returns:
+        Molecules of each shard, molecules of each status, conformers, and the first
+        molecule of each scaffold.
+    """
+    scaffold_keys, sizes = [np.zeros(0, np.uint64)], []
+    statuses = np.zeros(len(STATUS_CODES), np.int64)
+    conformers = 0
+    with contextlib.ExitStack() as stack:
+        columns = {
+            name: stack.enter_context(
+                contextlib.closing(GrowingArray(new / f"{name}.npy", dtype))
+            )
+            for name, dtype in COLUMNS.items()
+        }
+        for number in range(shards):
+            rows = np.fromfile(_beside(folder, number, "rows"), ROW)
+            sizes.append(len(rows))
+            scaffold_keys.append(rows["scaffold_key"])
+            statuses += np.bincount(rows["status"], minlength=len(STATUS_CODES))
+            conformers += int(rows["conformers"].sum(dtype=np.int64))
+            for name, column in columns.items():
+                if name != "scaffold":
+                    column.append(rows[name])
+        # Scaffolds are numbered in the order of their first molecules.
+        _, first, inverse = np.unique(
+            np.concatenate(scaffold_keys), return_index=True, return_inverse=True
+        )
+        numbers = np.empty(len(first), np.int32)
+        numbers[np.argsort(first)] = np.arange(len(first))
+        columns["scaffold"].append(numbers[inverse])
+    return sizes, statuses, conformers, np.sort(first)
 
 
 def _write_scaffolds(

@@ -42,7 +42,6 @@ class Reading(NamedTuple):
     failures: list[Failure]
     lines: int
     read: float  # share of the source that was read up to here
-    cpu_s: float
 
 
 class Molecule(NamedTuple):
@@ -82,7 +81,6 @@ def read_chunk(
         layout: where the SMILES is.
         max_atoms: larger molecules, by heavy atoms, are refused.
     """
-    began = time.process_time()
     candidates, failures = [], []
     for place, line in enumerate(chunk.lines):
         number = chunk.first + place
@@ -98,8 +96,7 @@ def read_chunk(
                 candidates.append(Candidate(number, key, parsed.canonical))
                 continue
         failures.append(Failure(number, reason, shorten(text), shorten(message)))
-    cpu_s = time.process_time() - began
-    return Reading(candidates, failures, len(chunk.lines), chunk.read, cpu_s)
+    return Reading(candidates, failures, len(chunk.lines), chunk.read)
 
 
 def shard_of(keys: np.ndarray, shards: int) -> np.ndarray:

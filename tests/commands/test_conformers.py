@@ -35,7 +35,7 @@ def test_the_summary_tells_everything(table, tmp_path, capsys):
         r"conformers  9, in int16; 2 shards, [\d,]+ bytes per molecule", printed[2]
     )
     assert printed[3] == "scaffolds   2"
-    assert printed[4].endswith("lines per core-second")
+    assert printed[4].endswith("molecules per core-second")
     assert printed[5] == f"written to  {folder}"
     info = ConformerStore.open(folder).info
     assert info["made"]["conformers"]["seed"] == 4

@@ -32,7 +32,7 @@ def test_without_beam_it_says_what_to_install(tmp_path, monkeypatch):
 def test_beam_gives_the_files_of_the_local_way(tmp_path, monkeypatch):
     beam = pytest.importorskip("apache_beam")
     source = SmilesList(LINES)
-    local, _ = conform_source(
+    local, *_ = conform_source(
         source, tmp_path / "local", PLAN, workers=0, progress=False
     )
     store = conform_with_beam(source, tmp_path / "beam", PLAN)
@@ -48,7 +48,7 @@ def test_beam_gives_the_files_of_the_local_way(tmp_path, monkeypatch):
 def test_complete_shards_are_not_made_again(tmp_path, monkeypatch):
     pytest.importorskip("apache_beam")
     source = SmilesList(LINES)
-    local, _ = conform_source(
+    local, *_ = conform_source(
         source, tmp_path / "local", PLAN, workers=0, progress=False
     )
     write = module.write_shard

@@ -1,5 +1,6 @@
 """The stream of molecules: a function of seed and epoch, the same for any processes."""
 
+import functools
 import json
 import pickle
 
@@ -9,6 +10,7 @@ import pytest
 
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data import molecule_sources, molecule_split, molecule_stream
+from chemscale_jax.data.conform import conform_source
 from chemscale_jax.data.molecule_split import split_molecules
 from chemscale_jax.data.molecule_stream import MoleculeStream, make_molecule_stream
 from tests.data.memory_molecules import MemoryMolecules, record
@@ -229,6 +231,9 @@ def test_sources_that_make_no_sense_are_refused(changes, message):
 
 def test_a_file_of_smiles_becomes_a_store_once(tmp_path, monkeypatch):
     monkeypatch.setenv("CHEMSCALE_CACHE", str(tmp_path / "cache"))
+    # Processes would take longer to start than all else.
+    here = functools.partial(conform_source, workers=0)
+    monkeypatch.setattr(molecule_sources, "conform_source", here)
     path = tmp_path / "mine.smi"
     path.write_text("CCO\nCCN\nc1ccccc1\nnonsense\n")
     data = common.molecules()

@@ -30,7 +30,7 @@ def test_conformers_of_public_molecules(shared, tmp_path):
     lines = [line.text for line in itertools.islice(read_lines(source), 300)]
     plan = Plan(shards=4)
     some = SmilesList(lines)
-    store, _ = conform_source(some, tmp_path / "s", plan, workers=2, progress=False)
+    store, *_ = conform_source(some, tmp_path / "s", plan, workers=2, progress=False)
     ledger = list(store.ledger())
     assert sorted([*store.lines, *(f.line for f in ledger)]) == list(range(1, 301))
     assert len(store) >= 290

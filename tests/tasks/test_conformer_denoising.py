@@ -27,6 +27,8 @@ ELEMENTS = {"6": 70, "7": 20, "8": 10}
 ADD_NOISE = jax.jit(add_noise, static_argnums=0)
 # Float32 sums over some hundred numbers, in another order.
 RTOL = 2e-5
+# What is left of each loss after 80 steps with one molecule, at most.
+FALLS = {"token": 0.5, "coord": 0.9, "dist": 0.9}
 
 
 def rows_of(molecules, places, numbers=None):
@@ -278,21 +280,20 @@ def test_meshes_agree(setting):
         assert min(jax.tree.leaves(near)) > 0.9
 
 
-def test_loss_falls_and_each_room_compiles_once(setting):
-    config, _, large = setting
-    small = rows_of([unimol2_rows.molecule(n, seed=n) for n in (3, 4)] * 4, 4)
+def test_losses_fall_and_each_room_compiles_once():
+    molecule = unimol2_rows.molecule(6)
+    rooms = [rows_of([molecule] * 8, places) for places in (6, 7)]
     config = make_config(dropout=0.0, attention_dropout=0.0, pair_dropout=0.0)
-    task = make_task(config, large, small)
+    task = make_task(config, *rooms)
     optimizer = make_optimizer(config.optimizer, 40, ())
     step, traces = counted(make_train_step(task, optimizer, 0))
-    step, state, losses = jax.jit(step), init_state(task, optimizer, 0), []
+    step, state, found = jax.jit(step), init_state(task, optimizer, 0), []
     for _ in range(40):
-        for batch in (large, small):
+        for batch in rooms:
             state, output = step(state, batch, jnp.asarray(False))
-        losses.append([float(output.metrics[n].value()) for n in task.loss_weights])
-    first, last = np.mean(losses[:4], axis=0), np.mean(losses[-8:], axis=0)
-    # In the order token, coord, dist.
-    assert (last < first * [0.5, 0.9, 0.9]).all()
+            found.append([float(output.metrics[term].value()) for term in FALLS])
+    first, last = np.mean(found[:8], axis=0), np.mean(found[-16:], axis=0)
+    assert (last < first * list(FALLS.values())).all(), last / first
     assert traces == [2]
 
 
