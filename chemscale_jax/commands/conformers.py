@@ -129,7 +129,8 @@ def summary(done: Conformed) -> str:
     """What a person wants to know of a store."""
     store, info = done.store, done.store.info
     M, failed = len(store), done.store.failed()
-    reasons = ", ".join(f"{n:,} {why}" for why, n in failed.most_common()) or "none"
+    kinds = sorted(failed.items(), key=lambda kind: (-kind[1], kind[0]))
+    reasons = ", ".join(f"{n:,} {why}" for why, n in kinds) or "none"
     size = sum((store.folder / file).stat().st_size for file, _ in info["shards"])
     lines = [
         f"lines       {info['lines']:,}: {M:,} stored, {failed.total():,} in "

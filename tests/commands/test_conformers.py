@@ -28,7 +28,7 @@ def test_the_summary_tells_everything(table, tmp_path, capsys):
     assert run(table, folder, "--conformers=3", "--shards=2", "--seed=4") == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == (
-        f"lines       5: 3 stored, 2 in {folder}/ledger.csv (1 empty, 1 duplicate)"
+        f"lines       5: 3 stored, 2 in {folder}/ledger.csv (1 duplicate, 1 empty)"
     )
     assert printed[1] == "status      3 3d: " + conformers.STATUSES["3d"]
     assert re.fullmatch(
