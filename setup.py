@@ -69,7 +69,7 @@ EXTRAS = {
     # Reads molecules from parquet files.
     "parquet": ["pyarrow>=17"],
     # Prepares conformers on a cluster.
-    "beam": ["apache-beam>=2.60"],
+    "beam": ["apache-beam>=2.77"],
     "tensorboard": ["tensorboardX>=2.6"],
     "wandb": ["wandb>=0.17"],
     "colab": ["ase>=3.23", "ipykernel>=6.29"],
