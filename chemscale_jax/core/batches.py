@@ -78,3 +78,16 @@ class DenoisingRows(NamedTuple):
     molecules: MoleculeRows
     flat_BN3: Array  # float32, angstrom; coordinates of a drawing, z = 0
     number_B: Array  # uint32; no two molecules of a batch have the same
+
+
+class PropertyRows(NamedTuple):
+    """Molecules and what was measured of them: T targets of one kind.
+
+    Rows that are left over have no atoms and no labels. Labels are scaled numbers
+    (regression), 0 or 1 (binary) or the number of a class (multiclass, T = 1).
+    """
+
+    molecules: MoleculeRows
+    targets_BT: Array  # float32; 0 where a label is missing
+    target_mask_BT: Array  # bool, True where there is a label
+    number_B: Array  # uint32; no two molecules of a batch have the same
