@@ -1,8 +1,8 @@
 """Sampling and greedy decoding with a cache of keys and values.
 
 Rows are decoded together in one compiled loop per size of the batch. The host looks in
-only when the cache is full or half of the rows are finished: then the rows that go on
-are moved to a smaller batch, or all to a longer cache. What a row draws depends on the
+only when the cache is full or a good part of the rows is finished: then the rows that
+go on are moved to a smaller batch, or all to a longer cache. What a row draws depends on the
 seed and on the row's number, not on its neighbours.
 """
 
@@ -41,6 +41,9 @@ from chemscale_jax.models.gpt_cache import ROW_AXIS, Cache
 
 # Batches are halved down to this size.
 LEAST_ROWS = 16
+# Batches of at least so many rows lose a quarter at first: each size is compiled, and a
+# step of fewer rows costs little less.
+QUARTERED_ROWS = 128
 # Slots for what is generated that a cache has at first.
 FIRST_SLOTS = 64
 # Slots of all rows together that a cache may well have later.
@@ -211,16 +214,15 @@ def _run(
     max_new = out.tokens.shape[1]
     size, slots = len(state.last_B), state.cache.keys_NSHKB.shape[1]
     row_B = np.concatenate([rows, np.full(size - len(rows), -1)])
-    least = rows_bucket(LEAST_ROWS, mesh)
+    smaller = _smaller_sizes(size, rows_bucket(LEAST_ROWS, mesh))
     while True:
-        half = size // 2 if size // 2 >= least else 0
         limit = min(max_new, slots - before + 1)
-        bounds = np.array([before, limit, half], np.int32)
+        bounds = np.array([before, limit, smaller[0]], np.int32)
         state = advance(plan, params, state, rules, numbers, bounds)
         step, finished_B = jax.device_get((state.step, state.finished_B))
         live = np.flatnonzero(~finished_B)
         done = not len(live) or step == max_new
-        fewer = len(live) <= half
+        fewer = len(live) <= smaller[0]
         if done or fewer:
             tokens, log_probs = jax.device_get((state.tokens_BN, state.log_probs_BN))
             real_B = row_B >= 0
@@ -231,12 +233,29 @@ def _run(
             return
         take_B = None
         if fewer:
-            while size // 2 >= max(len(live), least):
-                size //= 2
+            while smaller[0] >= len(live):
+                size = smaller.pop(0)
             take_B = np.resize(live, size)
             row_B = np.where(np.arange(size) < len(live), row_B[take_B], -1)
         slots = _room(slots, size, before + int(step), before + max_new - 1)
         state = _spread(move(state, take_B, row_B < 0, slots), mesh)
+
+
+def _smaller_sizes(size: int, least: int) -> list[int]:
+    """Sizes of the batches that may follow one of ``size`` rows; 0 is the last.
+
+    Args:
+        size: a power of two times the devices, as `rows_bucket` has it.
+        least: the smallest of them.
+    """
+    sizes = []
+    while size > least:
+        # Whatever divides half of a half divides three of them.
+        if size >= QUARTERED_ROWS and size // 4 >= least:
+            sizes.append(3 * size // 4)
+        size //= 2
+        sizes.append(size)
+    return [*sizes, 0]
 
 
 def _room(slots: int, rows: int, needed: int, most: int) -> int:

@@ -154,11 +154,13 @@ def test_a_row_depends_on_its_number_alone(monkeypatch):
     whole = run(**settings)
     assert whole.finished.sum() > 15
     assert whole.lengths.max() > 32
-    # Fewer at once; then caches that grow, and batches that are halved once more.
+    # Fewer at once; then caches that grow, and batches that shrink by smaller steps
+    # and once more.
     small = run(batch_rows=16, **settings)
     monkeypatch.setattr(decode, "FIRST_SLOTS", 16)
     monkeypatch.setattr(decode, "AMPLE_SLOTS", 0)
     monkeypatch.setattr(decode, "LEAST_ROWS", 8)
+    monkeypatch.setattr(decode, "QUARTERED_ROWS", 16)
     other_sizes = run(**settings)
     for found in (small, other_sizes):
         for one, other in zip(whole, found, strict=True):
@@ -170,6 +172,12 @@ def test_a_row_depends_on_its_number_alone(monkeypatch):
     part = run(prompts=[PROMPTS[2]], first_row=20, **settings)
     np.testing.assert_array_equal(whole.tokens[20:], part.tokens)
     assert np.any(run(**{**settings, "seed": 6}).tokens != whole.tokens)
+
+
+def test_batches_shrink_to_sizes_that_devices_can_share():
+    assert decode._smaller_sizes(256, 16) == [192, 128, 96, 64, 32, 16, 0]
+    assert decode._smaller_sizes(8 * 16, 8 * 2) == [96, 64, 32, 16, 0]
+    assert decode._smaller_sizes(16, 16) == [0]
 
 
 def test_few_programs_are_compiled():
