@@ -2,6 +2,8 @@ r"""Uni-Mol2 (Ji et al. 2024): masked elements and noised conformers are restore
 
 Forms:
     embedded (default): conformers of molecules that the package makes by itself.
+    packaged: the same with more molecules and for longer; made the model that comes with
+        the package.
     paper: a store of conformers, made with chemscale conformers; scaffold-balanced
         draws, batches of 1024, AdamW at 1e-4 with a warm-up of 100,000 of 818,359
         steps and linear decay.
@@ -22,7 +24,7 @@ from ml_collections import ConfigDict
 
 from chemscale_jax.configs import common
 
-FORMS = ("embedded", "paper", "smoke")
+FORMS = ("embedded", "packaged", "paper", "smoke")
 OPTIONS = {"size": "", "variant": "clean"}
 
 
@@ -83,6 +85,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch.rows = 8
     config.batch.buckets = (15, 19, 23, 27, 31)
     config.train.epochs = 6
+    if form == "packaged":
+        config.data.embedded_molecules = 10_000
+        config.optimizer.warmup_steps = 500
+        config.train.epochs = 16
     if form == "smoke":
         config.model.update({"width": 16, "depth": 2, "heads": 2, "pair_width": 8})
         config.data.embedded_molecules = 48
