@@ -1,16 +1,17 @@
-"""Run settings shared by all configs, and the grammar of config arguments.
+"""Run settings shared by all configs.
 
 Every default of a run lives here; defaults of an architecture live in its module.
 """
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from chemscale_jax.core.errors import UserError
+# What configs want of the grammar of their arguments, by the name of this module.
+from chemscale_jax.core.config_arguments import one_of as one_of
+from chemscale_jax.core.config_arguments import parse_arg as parse_arg
 
 # Of the force fields on ANI-1x, see `ani1x_form`.
 ANI1X_FORMS = ("embedded", "full", "smoke")
@@ -64,7 +65,7 @@ def optimizer() -> ConfigDict:
             "clip_norm": 0.0,  # global gradient norm; 0: no clipping
             "schedule": "constant",  # constant, cosine, linear, wsd
             "warmup_steps": 0,  # of linear warm-up, in its unit
-            "warmup_unit": "step",  # step; epoch: rises once an epoch, from 0
+            "warmup_unit": "step",  # step; percent (of all); epoch: rises once an epoch
             "decay_steps": 0,  # length of the schedule; 0: all planned steps
             "final_fraction": 0.0,  # of the peak, where a schedule ends
             "cooldown_fraction": 0.2,  # of the schedule; wsd only
@@ -211,6 +212,39 @@ def molecules() -> ConfigDict:
     )
 
 
+def labelled() -> ConfigDict:
+    """The fields of ``config.data`` for streams of molecules with properties."""
+    return ConfigDict(
+        {
+            "stream": "properties",  # an entry of chemscale_jax.data.STREAMS
+            "source": "file",  # the only one: a file of molecules
+            "path": "",  # csv, smi, parquet, sdf, xyz; see data/molecule_input.py
+            "test_path": "",  # file whose molecules are the test set; empty: none
+            "geometries": "",  # an sdf whose record i is row i of path; empty: none
+            "geometry": "given",  # given (else made), conformers (made), flat
+            "smiles_col": "",  # name or number; empty: the one called smiles or so
+            "targets": (),  # names of columns; empty: all others that are numbers
+            "units": (),  # of each target, or one for all; empty: unknown
+            "kind": "auto",  # of all targets: auto, regression, binary, multiclass
+            "conformers": 1,  # made of each molecule; training draws one each epoch
+            "conformer_seed": 0,  # another one gives other conformers
+            "max_atoms": 256,  # heavy atoms; larger molecules are left out
+            "features": "keep",  # of atoms and bonds: keep, drop (geometry only)
+            "split": "scaffold",  # an entry of data.property_splits.KINDS
+            "split_col": "",  # column with train/valid/test, or with groups
+            "split_file": "",  # split.csv of an earlier run; of split file only
+            "split_seed": 0,  # of all that is random in splits and subsets
+            "valid_fraction": 0.1,  # of the molecules; of folds, of the others
+            "test_fraction": 0.1,  # of the molecules; 0: no test set
+            "folds": 0,  # parts of which one is the test set; 0: fractions
+            "fold": 0,  # which of them, from 0
+            "train_molecules": 0,  # nested subsets; 0: all
+            "max_rows": 0,  # random rows of path to go on with; 0: all
+            "scaling": "auto",  # an entry of core.target_scaling.METHODS
+        }
+    )
+
+
 def molecule_rows() -> ConfigDict:
     """The fields of ``config.batch`` for streams of molecules with coordinates."""
     return ConfigDict(
@@ -327,69 +361,3 @@ def set_network(
     if name == "spookynet":
         config.data.long_range_ang = math.inf  # its charges feel one another
     config.model = {**fields, **hyperparameters}
-
-
-def one_of(key: str, value: str, known: Iterable[str]) -> str:
-    """The value of a config argument that has to be one of some words.
-
-    Raises:
-        UserError: it is another word.
-    """
-    if value in (known := list(known)):
-        return value
-    raise UserError(f"config argument {key}={value!r}; {_nearest(value, known)}")
-
-
-def parse_arg(
-    arg: str, forms: Sequence[str], options: Mapping[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Parses ``form,key=value,...``, the part of ``--config=FILE:...`` after the colon.
-
-    Args:
-        arg: the argument; may be empty.
-        forms: known forms, the default first.
-        options: known keys with their defaults, whose type a value must have.
-
-    Returns:
-        The form, and all options with the given values in place.
-    """
-    form, chosen = forms[0], dict(options)
-    for position, part in enumerate(piece.strip() for piece in arg.split(",")):
-        key, equals, text = part.partition("=")
-        if not equals:
-            if not part and len(arg) == 0:
-                continue
-            if position or part not in forms:
-                raise UserError(
-                    f"config argument {part!r} is not a form; {_nearest(part, forms)}"
-                )
-            form = part
-        elif key not in options:
-            raise UserError(
-                f"config argument has key {key!r}; {_nearest(key, list(options))}"
-            )
-        else:
-            chosen[key] = _parse(key, text, options[key])
-    return form, chosen
-
-
-def _parse(key: str, text: str, default: Any) -> Any:
-    kind = type(default)
-    if kind is bool:
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-    else:
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    raise UserError(
-        f"config argument {key}={text!r} is not a {kind.__name__}; "
-        f"write it like {key}={default}"
-    )
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}known: {', '.join(known)}"

@@ -256,15 +256,19 @@ def _record_of_rows(
 ) -> MoleculeRecord:
     """The record of symbols or atomic numbers, and of numbers or their texts."""
     try:
-        numbers = np.array([_number(symbol) for symbol in symbols], np.int64)
+        numbers = np.array([atom_number(symbol) for symbol in symbols], np.int64)
         values = np.asarray(positions, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         return failed_record(name, str(error))
     return record_of_atoms(numbers, values, name, charge=charge, max_atoms=max_atoms)
 
 
-def _number(symbol: Any) -> int:
-    """Atomic number of a symbol in any case, of D and T, or of a number itself."""
+def atom_number(symbol: Any) -> int:
+    """Atomic number of a symbol in any case, of D and T, or of a number itself.
+
+    Raises:
+        ValueError: it is none of these.
+    """
     text = str(symbol).strip()
     if text.isdecimal():
         return int(text)

@@ -32,9 +32,17 @@ def _molecules(config: Config, process_index: int, process_count: int) -> Stream
     return molecule_stream.make_molecule_stream(config, process_index, process_count)
 
 
+def _properties(config: Config, process_index: int, process_count: int) -> Stream:
+    # Likewise.
+    from chemscale_jax.data import property_stream
+
+    return property_stream.make_property_stream(config, process_index, process_count)
+
+
 # Name in config.data.stream: a function of config, process index and process count.
 STREAMS: dict[str, Callable[[Config, int, int], Stream]] = {
     "graphs": _graphs,
     "molecules": _molecules,
+    "properties": _properties,
     "tokens": _tokens,
 }

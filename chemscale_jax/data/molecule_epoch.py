@@ -9,6 +9,7 @@ import numpy as np
 from chemscale_jax.chem.molecule_features import MoleculeFeatures, feature_ids
 from chemscale_jax.chem.molecule_record import MoleculeRecord
 from chemscale_jax.core.batches import DenoisingRows
+from chemscale_jax.core.types import Batch
 from chemscale_jax.data import molecule_rows
 from chemscale_jax.data.molecule_rows import BatchShape, MoleculePlan
 
@@ -57,7 +58,7 @@ class Molecules(Protocol):
         ...
 
 
-class _Known(NamedTuple):
+class KnownMolecule(NamedTuple):
     """What batches need of a molecule."""
 
     features: MoleculeFeatures
@@ -69,22 +70,31 @@ class _Known(NamedTuple):
 class Reader:
     """Molecules with their features, of which many are kept; safe to share."""
 
-    def __init__(self, molecules: Molecules):
+    def __init__(self, molecules: Molecules, drop: bool = False):
+        """Reads on demand.
+
+        Args:
+            molecules: where they are.
+            drop: withhold the features of atoms and bonds.
+        """
         self._molecules = molecules
-        self._kept: collections.OrderedDict[int, _Known] = collections.OrderedDict()
+        self._drop = drop
+        self._kept: collections.OrderedDict[int, KnownMolecule] = (
+            collections.OrderedDict()
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles without what it keeps."""
-        return Reader, (self._molecules,)
+        return Reader, (self._molecules, self._drop)
 
-    def __call__(self, indices: np.ndarray) -> list[_Known]:
+    def __call__(self, indices: np.ndarray) -> list[KnownMolecule]:
         """The molecules of the given numbers."""
         wanted = [int(i) for i in indices]
         found = {i: self._kept.get(i) for i in wanted}
         missing = [i for i, known in found.items() if known is None]
         for i, record in zip(missing, self._molecules.records(missing), strict=True):
-            found[i] = known = _Known(
-                feature_ids(record),
+            found[i] = known = KnownMolecule(
+                feature_ids(record, self._drop),
                 record.positions_KN3,
                 record.flat_N3,
                 " ".join(filter(None, (record.name, record.smiles))),
@@ -94,6 +104,47 @@ class Reader:
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         return [known for i in wanted if (known := found[i]) is not None]
+
+
+class MakeBatch(Protocol):
+    """Makes a batch of some molecules; picklable."""
+
+    def __call__(
+        self,
+        known: Sequence[KnownMolecule],
+        positions: Sequence[np.ndarray],
+        indices: np.ndarray,
+        numbers: np.ndarray,
+        shape: BatchShape,
+    ) -> Batch:
+        """The batch.
+
+        Args:
+            known: the molecules.
+            positions: (N, 3) of each one, the conformer to take.
+            indices: numbers of the molecules.
+            numbers: what the random numbers of each one depend on, uint32.
+            shape: of the batch; rows that are left over are padding.
+        """
+        ...
+
+
+def denoising_batch(
+    known: Sequence[KnownMolecule],
+    positions: Sequence[np.ndarray],
+    indices: np.ndarray,
+    numbers: np.ndarray,
+    shape: BatchShape,
+) -> DenoisingRows:
+    """Molecules to pretrain on; see `MakeBatch`."""
+    batch = molecule_rows.empty_denoising_rows(shape)
+    for row, one in enumerate(known):
+        batch.flat_BN3[row, : len(one.flat_N3)] = one.flat_N3
+    batch.number_B[: len(numbers)] = numbers
+    molecules = molecule_rows.molecule_rows(
+        [one.features for one in known], positions, shape
+    )
+    return batch._replace(molecules=molecules)
 
 
 class MoleculeEpoch:
@@ -108,6 +159,7 @@ class MoleculeEpoch:
         plan: MoleculePlan,
         shapes: Sequence[BatchShape],
         process: tuple[int, int],
+        make: MakeBatch = denoising_batch,
     ):
         """Batches of a plan.
 
@@ -119,6 +171,7 @@ class MoleculeEpoch:
             plan: which of them share a batch.
             shapes: of the batches of all processes together.
             process: index of this process, and how many there are.
+            make: makes a batch of what was read.
         """
         self.order = order
         self.plan = plan
@@ -127,6 +180,7 @@ class MoleculeEpoch:
         self._numbers = numbers
         self._shapes = tuple(shapes)
         self._process = process
+        self._make = make
 
     def __len__(self) -> int:
         return len(self.plan.batches)
@@ -143,21 +197,15 @@ class MoleculeEpoch:
         places = self.plan.places[min(start, stop) : min(start + rows, stop)]
         return places, BatchShape(rows, shape.atoms)
 
-    def __getitem__(self, index: int) -> DenoisingRows:
+    def __getitem__(self, index: int) -> Batch:
         places, shape = self._places(index)
-        known = self._read(self.order[places])
-        chosen = [
+        indices = self.order[places]
+        known = self._read(indices)
+        positions = [
             one.positions_KN3[conformer]
             for one, conformer in zip(known, self._conformers[places], strict=True)
         ]
-        batch = molecule_rows.empty_denoising_rows(shape)
-        for row, one in enumerate(known):
-            batch.flat_BN3[row, : len(one.flat_N3)] = one.flat_N3
-        batch.number_B[: len(places)] = self._numbers[places]
-        molecules = molecule_rows.molecule_rows(
-            [one.features for one in known], chosen, shape
-        )
-        return batch._replace(molecules=molecules)
+        return self._make(known, positions, indices, self._numbers[places], shape)
 
     def record_indices(self, index: int) -> np.ndarray:
         """Numbers of the molecules in this process's rows, in order."""

@@ -175,8 +175,8 @@ class MoleculeStream:
         return {
             "molecules": len(self.molecules),
             "left_out": len(self.molecules) - self.split.summary["molecules"],
-            "training_set": self._size(self.split.train),
-            "validation_set": self._size(self.split.valid),
+            "training_set": size_of(self.molecules, self.split.train),
+            "validation_set": size_of(self.molecules, self.split.valid),
             "elements": {str(z): int(elements[z]) for z in np.flatnonzero(elements)},
             "fill": {
                 "train": round(self.train_epoch(0).fill, 4),
@@ -188,14 +188,17 @@ class MoleculeStream:
             "source": {k: v for k, v in self.molecules.info.items() if k != "shards"},
         }
 
-    def _size(self, members: np.ndarray) -> dict[str, int]:
-        scaffold = np.asarray(self.molecules.scaffold)[members]
-        return {
-            "molecules": len(members),
-            "heavy_atoms": int(self._atoms[members].sum(dtype=np.int64)),
-            "conformers": int(self._counts[members].sum(dtype=np.int64)),
-            "scaffolds": len(np.unique(scaffold)),
-        }
+
+def size_of(molecules: Molecules, members: np.ndarray) -> dict[str, int]:
+    """Counts of some molecules, for people."""
+    return {
+        "molecules": len(members),
+        "heavy_atoms": int(np.asarray(molecules.atoms)[members].sum(dtype=np.int64)),
+        "conformers": int(
+            np.asarray(molecules.conformers)[members].sum(dtype=np.int64)
+        ),
+        "scaffolds": len(np.unique(np.asarray(molecules.scaffold)[members])),
+    }
 
 
 def usable(molecules: Molecules, statuses: Sequence[str], max_atoms: int) -> np.ndarray:

@@ -295,19 +295,20 @@ class ParquetText:
                 "another kind; get a fresh copy"
             ) from error
         place, _ = choose_column(schema.names, column, str(path))
-        self._column = schema.names[place]
+        self.columns = tuple(schema.names)
+        self.column = schema.names[place]
         kind = str(schema.field(place).type)
         if not any(word in kind for word in ("string", "binary")):
             raise UserError(
-                f"column {self._column!r} of {path} holds {kind}, not text: choose "
-                f"another with --column: {', '.join(map(repr, schema.names))}"
+                f"column {self.column!r} of {path} holds {kind}, not text: choose "
+                f"another: {', '.join(map(repr, schema.names))}"
             )
         self.layout = WHOLE_LINE
 
     @property
     def identity(self) -> dict[str, Any]:
         """Name, size, checksum and column of the file."""
-        return {**file_facts(self.path), "column": self._column}
+        return {**file_facts(self.path), "column": self.column}
 
     def chunks(self) -> Iterator[Chunk]:
         """All rows.
@@ -317,16 +318,36 @@ class ParquetText:
         """
         yield from in_chunks(self._rows())
 
+    def rows(self) -> int:
+        """Number of rows."""
+        with self._open() as file:
+            return file.metadata.num_rows
+
+    def tables(self) -> Iterator[dict[str, Any]]:
+        """All columns of each row.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        for values, _ in self._read(list(self.columns)):
+            yield dict(zip(self.columns, values, strict=True))
+
     def _rows(self) -> Iterator[tuple[bytes, float]]:
+        for (value,), share in self._read([self.column]):
+            line = value.encode() if isinstance(value, str) else value
+            yield (line or b"")[: MAX_LINE_BYTES + 2], share
+
+    def _read(self, columns: list[str]) -> Iterator[tuple[tuple[Any, ...], float]]:
+        """Values of each row, and the share of the file up to it."""
         count = 0
         try:
             with self._open() as file:
                 total = max(file.metadata.num_rows, 1)
-                for batch in file.iter_batches(LINES_PER_CHUNK, columns=[self._column]):
-                    for value in batch.column(0).to_pylist():
+                for batch in file.iter_batches(LINES_PER_CHUNK, columns=columns):
+                    values = [batch.column(name).to_pylist() for name in columns]
+                    for row in zip(*values, strict=True):
                         count += 1
-                        line = value.encode() if isinstance(value, str) else value
-                        yield (line or b"")[: MAX_LINE_BYTES + 2], count / total
+                        yield row, count / total
         except self._damage as error:
             raise UserError(
                 f"{self.path} cannot be read after row {count} ({error}): it is "

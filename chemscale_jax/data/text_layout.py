@@ -71,11 +71,18 @@ class Layout:
 
     def cell(self, line: bytes, column: int) -> str:
         """Another cell of a line; empty where there is none."""
+        cells = self.cells(line)
+        return cells[column] if column < len(cells) else ""
+
+    def cells(self, line: bytes) -> list[str]:
+        """All cells of a line; none where it cannot be taken apart."""
         text = line[:MAX_LINE_BYTES].decode(errors="backslashreplace")
-        with contextlib.suppress(csv.Error, IndexError):
+        if self.separator is None:
+            return [text.strip()]
+        with contextlib.suppress(csv.Error):
             cells = _cells(text, self.separator) if self.separator else text.split()
-            return cells[column].strip()
-        return ""
+            return [cell.strip() for cell in cells]
+        return []
 
 
 WHOLE_LINE = Layout(separator=None)
@@ -152,5 +159,5 @@ def choose_column(
         return 0, False
     raise UserError(
         f"{name} has {len(cells)} columns and none is called SMILES: its first line "
-        f"holds {found}; give --column=NAME, or the number of a column"
+        f"holds {found}; name the one that holds them, or give its number"
     )
