@@ -112,6 +112,19 @@ def over_halves(
     return value, half_sample_interval(value, found, n, lowest, highest)
 
 
+def percentile_interval(draws: np.ndarray) -> tuple[float, float] | None:
+    """The interval of a statistic from its values on draws with replacement.
+
+    Args:
+        draws: (r,); those where it is not defined (NaN) are left out.
+
+    Returns:
+        Its ends, or None without draws.
+    """
+    found = draws[np.isfinite(draws)]
+    return _percentiles(found) if len(found) else None
+
+
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(values, [tail, 100 - tail])

@@ -6,6 +6,7 @@ from chemscale_jax.analysis import report_files
 from chemscale_jax.analysis.denoising_report import denoising_report
 from chemscale_jax.analysis.force_field_report import force_field_report
 from chemscale_jax.analysis.language_report import language_report
+from chemscale_jax.analysis.property_report import property_report
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir
 
@@ -14,6 +15,7 @@ REPORTS: Mapping[str, Callable[[Workdir], report_files.Report]] = {
     "force_field": force_field_report,
     "causal_lm": language_report,
     "conformer_denoising": denoising_report,
+    "property_regression": property_report,
 }
 
 
