@@ -1,0 +1,180 @@
+"""Files of embeddings: npz, csv or parquet; resumable."""
+
+import functools
+import hashlib
+import os
+import pathlib
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import chemscale_jax
+from chemscale_jax.chem.elements import symbol_of
+from chemscale_jax.core.partition import tree_paths
+from chemscale_jax.data.molecule_input import MoleculeInput
+from chemscale_jax.inference import embed, result_parts, result_table
+from chemscale_jax.inference.embed import LAST_LAYER, EmbedSettings
+from chemscale_jax.inference.molecule_batches import BY_DEVICE, Batching, batch_shape
+from chemscale_jax.inference.molecule_model import MoleculeModel
+from chemscale_jax.inference.result_parts import Part
+
+ENDINGS = (".npz", *result_table.ENDINGS)
+
+
+def write_embeddings(
+    model: MoleculeModel,
+    source: MoleculeInput,
+    out: str | os.PathLike,
+    settings: EmbedSettings = LAST_LAYER,
+    *,
+    batching: Batching = BY_DEVICE,
+    workers: int | None = None,
+    cache: str | os.PathLike | None = "",
+    progress: bool = True,
+) -> Counter[str]:
+    """Writes embeddings of all rows, or goes on with a file that was begun.
+
+    What is done lies in ``OUT.parts`` until the file is written. An ``.npz`` holds the
+    fields of `embed.Embeddings`, and is gathered in memory; tables are written part by
+    part, and have deviations where the settings ask for several conformers.
+
+    Args:
+        model: the network.
+        source: from `open_input`.
+        out: .npz, .csv or .parquet.
+        settings: what to read.
+        batching: see `embed.embed`.
+        workers: see `embed.embed`.
+        cache: see `embed.embed`.
+        progress: whether there is a bar.
+
+    Returns:
+        How many rows have each status.
+
+    Raises:
+        UserError: the file cannot be written, was begun with something else, or there
+            is no such layer, or no row.
+    """
+    path = pathlib.Path(out).expanduser()
+    result_table.check_writable(path, ENDINGS)
+    wide = settings.level == "molecule" and path.suffix != ".npz"
+    columns = source.columns if wide else ()
+    work = embed.make_work(model, settings, batching, columns)
+    rows = embed.read_rows(source, settings, workers, cache, progress)
+    folder = result_table.parts_folder(path)
+    stamp = {
+        "input": dict(source.identity),
+        **identity(model, batching),
+        "settings": repr(settings),
+        "columns": list(columns),
+    }
+    kept = result_parts.kept_parts(rows, work, folder, stamp)
+    statuses: Counter[str] = Counter()
+    parts = _counted(kept, statuses)
+    if path.suffix == ".npz":
+        embed.gather(parts, model, settings).save(path)
+    else:
+        result_table.write_table(path, _tables(parts, model, settings))
+    shutil.rmtree(folder)
+    return statuses
+
+
+def identity(model: MoleculeModel, batching: Batching) -> dict[str, Any]:
+    """What results depend on besides the molecules, JSON-able."""
+    digest = hashlib.sha256(repr(model.options).encode())
+    weights = {"params": model.params, "head": model.head}
+    for name, leaf in zip(tree_paths(weights), jax.tree.leaves(weights), strict=True):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return {
+        "weights": digest.hexdigest(),
+        "rows of 23 atoms": batch_shape(23, batching).rows,
+        "version": chemscale_jax.__version__,
+    }
+
+
+def _counted(parts: Iterator[Part], statuses: Counter[str]) -> Iterator[Part]:
+    for part in parts:
+        statuses.update(part["status"].tolist())
+        yield part
+
+
+def _tables(
+    parts: Iterator[Part], model: MoleculeModel, settings: EmbedSettings
+) -> Iterator[Mapping[str, Any]]:
+    """Columns of a table for every part, and at least one part."""
+    layers = embed.layers_of(model.options, settings.layer)
+    make = _molecule_columns
+    if settings.level != "molecule":
+        make = functools.partial(_place_columns, pairs=settings.level == "pair")
+    empty = True
+    for part in parts:
+        empty = False
+        names = ["values", "std"] if settings.conformers > 1 else ["values"]
+        columns, order = make(part)
+        for name, shown in zip(names, ("embedding", "embedding_std"), strict=False):
+            values = part[name]
+            if order is not None:
+                nothing = np.full((1, *values.shape[1:]), np.nan, np.float32)
+                values = np.concatenate([values, nothing])[order]
+            if settings.layer == "all":
+                for place, layer in enumerate(layers):
+                    columns[f"{shown}_layer{layer}"] = values[:, place]
+            else:
+                columns[shown] = values
+        yield columns
+    if empty:
+        embed.refuse_empty()
+
+
+def _molecule_columns(part: Part) -> tuple[dict[str, Any], None]:
+    own = {
+        "row": part["index"],
+        "where": part["where"],
+        "canonical_smiles": part["smiles"],
+        "status": part["status"],
+        "reason": part["reason"],
+        "conformers": part["conformers"],
+    }
+    return result_table.with_input(part, own), None
+
+
+def _place_columns(part: Part, pairs: bool) -> tuple[dict[str, Any], np.ndarray]:
+    """Columns of atoms or pairs, and which value each row has; the last is nothing.
+
+    A molecule that failed has one row, without an atom.
+    """
+    V = len(part["molecule"])
+    counts = np.bincount(
+        part["molecule"] - part["index"][0], minlength=len(part["index"])
+    )
+    lines = np.maximum(counts, 1)
+    molecule = np.repeat(np.arange(len(lines)), lines)
+    order = np.full(len(molecule), V)
+    order[counts[molecule] > 0] = np.arange(V)
+    lacking = order == V
+
+    def places(values: np.ndarray) -> np.ma.MaskedArray:
+        return np.ma.masked_array(np.append(values, 0)[order], lacking)
+
+    columns: dict[str, Any] = {
+        name: part[field][molecule]
+        for name, field in (
+            ("row", "index"),
+            ("canonical_smiles", "smiles"),
+            ("status", "status"),
+            ("reason", "reason"),
+        )
+    }
+    if pairs:
+        columns["first_atom"] = places(part["first"])
+        columns["second_atom"] = places(part["second"])
+    else:
+        columns["atom"] = places(part["first"])
+        symbols = [symbol_of(int(z)) for z in part["species"]]
+        columns["element"] = np.array([*symbols, ""], np.str_)[order]
+    return columns, order
