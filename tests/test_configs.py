@@ -50,7 +50,8 @@ def test_the_first_form_is_the_default(name):
 def test_every_sweep_sets_fields_that_exist(name):
     cells = list(itertools.islice(MODULES[name].sweep(), 1000))
     assert cells
-    for cell in cells:
+    # Of a large grid, some from all over it.
+    for cell in cells[:: len(cells) // 100 + 1]:
         config = main.parse(["chemscale", *config_files.cell_arguments(name, cell)])
         for key, value in cell.items():
             if key.startswith(":"):

@@ -1,7 +1,7 @@
 """Puts a run together from its config: data, task and initial weights."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,18 +17,36 @@ from chemscale_jax.tasks import TASKS
 from chemscale_jax.training import checkpoint, host, setup
 from chemscale_jax.training.lane_programs import Lane
 
+
+def _molecule_model() -> pathlib.Path:
+    # Imported when asked for: other models need not wait for RDKit.
+    from chemscale_jax.inference.molecule_model import default_molecule_model
+
+    return default_molecule_model()
+
+
 # By the config's task: what ``config.init_from="packaged"`` stands for.
-PACKAGED = {"force_field": default_workdir, "causal_lm": default_model_folder}
+PACKAGED = {
+    "force_field": default_workdir,
+    "causal_lm": default_model_folder,
+    "conformer_denoising": _molecule_model,
+    "property_regression": _molecule_model,
+}
+# Besides config.init_fresh: what belongs to the data.
+FRESH = {"property_regression": ("^targets/",)}
+# Tasks whose network is a Uni-Mol2, of the size of the weights to start from.
+MOLECULES = ("conformer_denoising", "property_regression")
 
 
 def with_start(config: Config) -> Config:
     """The config with what it takes from the weights to start from.
 
-    That is the path of ``init_from="packaged"``, and how many positions a language
-    model has whose config says 0.
+    That is the path of ``init_from="packaged"``, how many positions a language model
+    has whose config says 0, and the network of molecules with coordinates; and the path
+    of the table that the package makes by itself.
 
     Raises:
-        UserError: this installation has no such model.
+        UserError: this installation has no such model, or there is no such source.
     """
     config = config.copy_and_resolve_references()
     if config.init_from == "packaged":
@@ -37,6 +55,14 @@ def with_start(config: Config) -> Config:
     if config.task == "causal_lm" and config.init_from and place.exists():
         if config.model.get("positions") == 0:
             config.model.positions = _positions(read_json(place))
+    if config.task == "property_regression" and config.data.source == "embedded":
+        from chemscale_jax.data.embedded_properties import embedded_properties
+
+        config.data.source, config.data.path = "file", str(embedded_properties())
+    if config.task in MOLECULES and config.init_from:
+        from chemscale_jax.runs import molecule_start
+
+        molecule_start.take_network(config)
     return config
 
 
@@ -57,6 +83,7 @@ def make_lane(config: Config, workdir: Workdir) -> Lane:
     inherited = setup.inherit_statistics(stream.artifacts, config.init_from, workdir)
     planned = {"steps": steps, "steps_per_epoch": length}
     stream.artifacts = {**inherited, "planned": planned}
+    fresh = (*config.init_fresh, *FRESH.get(config.task, ()))
     return Lane(
         task=TASKS[config.task](config, stream.batch_specs, stream.artifacts),
         stream=stream,
@@ -64,13 +91,21 @@ def make_lane(config: Config, workdir: Workdir) -> Lane:
         workdir=workdir,
         steps=steps,
         start_from=checkpoint.starter(
-            config.init_from, tuple(config.init_fresh), workdir, read_weights
+            config.init_from, fresh, workdir, _reader(config.task)
         ),
     )
 
 
+def _reader(task: str) -> Callable[[str], checkpoint.Variables]:
+    if task not in MOLECULES:
+        return read_weights
+    from chemscale_jax.runs import molecule_start
+
+    return molecule_start.read_weights
+
+
 def read_weights(source: str) -> checkpoint.Variables:
-    """Parameters and constants of ``config.init_from``.
+    """Parameters and constants of ``config.init_from``, but for molecules.
 
     Args:
         source: a workdir, a folder in the layout of Hugging Face, or an .npz.

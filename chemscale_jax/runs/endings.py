@@ -43,9 +43,18 @@ def end_pretraining(lane: Lane, lead: bool) -> str:
     return report.write_report(lane.workdir) if lead else ""
 
 
+def end_finetuning(lane: Lane, lead: bool) -> str:
+    """Predicts, calibrates and reports properties of molecules; returns the table."""
+    # Comes with RDKit and scikit-learn.
+    from chemscale_jax.runs import finetuning
+
+    return finetuning.end_finetuning(lane, lead)
+
+
 # By the config's task: (finished run, whether this process writes) -> table of results.
 ENDINGS: Mapping[str, Callable[[Lane, bool], str]] = {
     "force_field": end_force_field,
     "causal_lm": end_language_model,
     "conformer_denoising": end_pretraining,
+    "property_regression": end_finetuning,
 }

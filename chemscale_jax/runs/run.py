@@ -61,6 +61,11 @@ def run(config: Config, started: float | None = None) -> str:
     records.check_writers(config.log.writers)
     if config.check not in CHECKS:
         raise UserError(f"config.check is {config.check!r}, expected {CHECKS}")
+    if config.train.ensemble > 1 and config.task == "property_regression":
+        raise UserError(
+            "config.train.ensemble is for force fields; several seeds of this task are "
+            "trained by chemscale finetune --seeds=N"
+        )
     if config.train.ensemble > 1:
         return run_ensemble(config, workdir, mesh, elapsed)
     lane = make_lane(config, workdir)

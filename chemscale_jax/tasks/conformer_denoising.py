@@ -75,7 +75,8 @@ def make_task(
     def init(key: Key) -> dict[str, Params]:
         variables = unimol2.init(options, key)
         scale = config.model.distance_scale
-        return {**variables, "params": _scaled(variables["params"], scale)}
+        params = with_distance_scale(variables["params"], scale)
+        return {**variables, "params": params}
 
     def restore(
         params: Params, batch: DenoisingRows, key: Key, training: bool
@@ -135,7 +136,7 @@ def make_task(
     )
 
 
-def _scaled(params: Params, scale: float) -> Params:
+def with_distance_scale(params: Params, scale: float) -> Params:
     """Parameters whose kernel of distances d starts at ``2 scale d``; 0: as they are.
 
     Differs from the paper: its scales start near 0, as all other embeddings do. Then

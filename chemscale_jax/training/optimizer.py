@@ -16,7 +16,7 @@ from chemscale_jax.core.types import Array, Config, Params
 
 SCHEDULES = ("constant", "cosine", "linear", "wsd")
 OPTIMIZERS = ("adam", "adamw")
-WARMUP_UNITS = ("step", "epoch")
+WARMUP_UNITS = ("step", "epoch", "percent")
 
 
 class Optimizer(NamedTuple):
@@ -126,7 +126,8 @@ def make_schedule(
     """Linear warm-up, then the shape named by ``config.schedule``.
 
     The warm-up rises with each step, or once an epoch from 0 on: so does the published
-    code of ChemGPT, whose ten epochs therefore end at a tenth of its peak.
+    code of ChemGPT, whose ten epochs therefore end at a tenth of its peak. Its length
+    is in steps, in epochs, or in percent of the schedule.
 
     ``cosine`` and ``linear`` fall to ``final_fraction`` of the peak at ``steps``;
     ``wsd`` holds the peak and falls linearly over the last ``cooldown_fraction``.
@@ -151,6 +152,8 @@ def make_schedule(
             )
         stride = steps_per_epoch
     warmup = config.warmup_steps * stride
+    if config.warmup_unit == "percent":
+        warmup = round(steps * config.warmup_steps / 100)
     rest = max(steps - warmup, 1)
     if config.schedule == "constant":
         after = optax.constant_schedule(peak)

@@ -40,6 +40,13 @@ def test_warm_up_may_rise_once_an_epoch():
         make_schedule(config(**fields), 100)
 
 
+def test_warm_up_may_be_a_share_of_the_schedule():
+    fields = {"lr": 1.0, "warmup_steps": 20, "warmup_unit": "percent"}
+    rate = make_schedule(config(**fields), 50)
+    found = [np.asarray(rate(step)) for step in (0, 4, 9, 10)]
+    np.testing.assert_allclose(found, [0.1, 0.5, 1, 1], atol=1e-6)
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(UserError, match="warmup_unit is 'week', expected"):
         make_schedule(config(warmup_unit="week"), 10)
