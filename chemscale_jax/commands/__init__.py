@@ -9,6 +9,7 @@ from types import ModuleType
 # Command: what it does. A command is imported when it is called.
 COMMANDS = {
     "train": "train a model from a config; the same as python -m chemscale_jax.main",
+    "finetune": "learn properties of molecules from a table, with uncertainties",
     "report": "write table, plots and card of a run again",
     "compare": "compare the runs of a sweep, with intervals of their differences",
     "prepare": "download ANI-1x and write it as ArrayRecord, for random access",
@@ -17,6 +18,8 @@ COMMANDS = {
     "conformers": "make geometries of the molecules of a file, to pretrain on",
     "scaffolds": "compare molecules and Murcko scaffolds of two sets, with plots",
     "sample": "generate molecules with a language model",
+    "embed": "write embeddings of molecules, atoms and pairs of a molecule model",
+    "predict": "predict properties of molecules with a finetuned network",
     "score": "give the exact log-likelihood of molecules",
     "evaluate": "measure generated molecules: filters, diversity, distances",
     "prompt-study": "compare prompts, sampling settings and sizes of language models",

@@ -14,7 +14,12 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 SCRIPTS = pair.scripts()
 README = (ROOT / "README.md").read_text()
 # How many plots each notebook shows.
-PLOTS = {"01_train_painn": 4, "02_use_a_force_field": 2, "03_compare_prompts": 3}
+PLOTS = {
+    "01_train_painn": 4,
+    "02_use_a_force_field": 2,
+    "03_compare_prompts": 3,
+    "04_finetune_molecules": 3,
+}
 # Seconds for one cell: the whole training is one.
 SMOKE_TIMEOUT_S, FULL_TIMEOUT_S = 180, 3600
 
