@@ -49,7 +49,11 @@ REQUIRES = [
     "h5py>=3.12",
     "matplotlib>=3.9",
     "numpy>=2.0",
+    # Simple models beside a finetuned network.
+    "scikit-learn>=1.5",
     "scipy>=1.14",
+    # Comes with scikit-learn, whose threads it bounds.
+    "threadpoolctl>=3.5",
     "tqdm>=4.66",
 ]
 

@@ -2,8 +2,8 @@ r"""Uni-Mol2 (Ji et al. 2024): masked elements and noised conformers are restore
 
 Forms:
     embedded (default): conformers of molecules that the package makes by itself.
-    packaged: the same with more molecules and for longer; made the model that comes with
-        the package.
+    packaged: the same with more molecules and for longer; made the model that comes
+        with the package.
     paper: a store of conformers, made with chemscale conformers; scaffold-balanced
         draws, batches of 1024, AdamW at 1e-4 with a warm-up of 100,000 of 818,359
         steps and linear decay.

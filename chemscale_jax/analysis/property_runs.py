@@ -12,7 +12,6 @@ import numpy as np
 
 from chemscale_jax.analysis import fingerprint_baseline
 from chemscale_jax.analysis.splits import in_order
-from chemscale_jax.core import conformal
 from chemscale_jax.core.conformal import Calibration
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.property_predictions import PropertyPredictions
@@ -76,7 +75,7 @@ def read_finetuned(workdir: Workdir) -> Finetuned:
     sources = members or (Member(workdir, 0, 0),)
     facts = [fingerprint_baseline.read_facts(_baseline(m)) for m in sources]
     chosen = next((f["targets"] for f in facts if f), [])
-    path = workdir.path / conformal.FILE
+    path = workdir.calibration_json
     return Finetuned(
         workdir=workdir,
         kind=kind,

@@ -23,7 +23,7 @@ _SAME_ANG = 2e-3
 
 
 def record_of_geometries(
-    symbols: Sequence[Any],
+    symbols: Sequence[Any] | np.ndarray,
     positions: Any,
     name: str = "",
     *,

@@ -28,8 +28,7 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.property_predictions import KINDS
 from chemscale_jax.core.workdir import read_json, write_json
 
-# Of a run, in its workdir.
-FILE = "calibration.json"
+# Of intervals in tables and plots.
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 # Scores that are kept of each target; of more, evenly spread ranks.
 _MOST_SCORES = 2048

@@ -11,10 +11,13 @@ metrics.jsonl       one record per line: step, epoch, split, name, value, count,
                     unit; the clock lives in a field of its own, ``time``
 artifacts.json      facts that predictions need: reference energies, units, splits
 checkpoints/<step>  Orbax checkpoints; a copy of artifacts.json is in each
-predictions/        <split>.npz, written at the end of a run: see core/predictions.py
-                    and core/likelihoods.py
+predictions/        <split>.npz, written at the end of a run: see core/predictions.py,
+                    core/likelihoods.py and core/property_predictions.py
 samples/            of a language model: molecules it made and what they are like
 check.json          what the model check measured, at the end of a run
+calibration.json    of predicted properties: how far off they may be, see
+                    core/conformal.py; beside it baseline.json and split.csv
+finetune.json       of folds and seeds: which runs in folds/ belong together
 lanes/<k>           of an ensemble: the runs it is made of
 weights.npz         of a packed run, in place of checkpoints
 plots/, card.md     written at the end of a run
@@ -87,6 +90,11 @@ class Workdir:
     def check_json(self) -> pathlib.Path:
         """What the model check measured."""
         return self.path / "check.json"
+
+    @property
+    def calibration_json(self) -> pathlib.Path:
+        """How far off predicted properties may be."""
+        return self.path / "calibration.json"
 
     @property
     def weights_npz(self) -> pathlib.Path:

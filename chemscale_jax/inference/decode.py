@@ -2,8 +2,8 @@
 
 Rows are decoded together in one compiled loop per size of the batch. The host looks in
 only when the cache is full or a good part of the rows is finished: then the rows that
-go on are moved to a smaller batch, or all to a longer cache. What a row draws depends on the
-seed and on the row's number, not on its neighbours.
+go on are moved to a smaller batch, or all to a longer cache. What a row draws depends
+on the seed and on the row's number, not on its neighbours.
 """
 
 import functools

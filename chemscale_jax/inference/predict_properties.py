@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from chemscale_jax.chem.conformers import ConformerSettings
-from chemscale_jax.core import conformal
 from chemscale_jax.core.batches import MoleculeRows
 from chemscale_jax.core.conformal import Calibration
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.saved_arrays import SavedArrays
 from chemscale_jax.core.types import Array, Params
+from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data.conformed_rows import conformed
 from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference import molecule_batches as batches
@@ -137,7 +137,7 @@ def open_property_model(
     calibration, name = None, members[0].source
     if source is None or isinstance(source, str | pathlib.Path):
         name = name if source is None else str(source)
-        file = pathlib.Path(name).expanduser() / conformal.FILE
+        file = Workdir(pathlib.Path(name).expanduser()).calibration_json
         if file.exists():
             calibration = Calibration.load(file)
     return PropertyModel(members, calibration, name)

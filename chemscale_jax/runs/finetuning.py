@@ -149,7 +149,7 @@ def write_calibration(
         predictions.pred,
         source=source,
         std=predictions.member_std if follows else None,
-    ).save(workdir.path / conformal.FILE)
+    ).save(workdir.calibration_json)
 
 
 def finetune(config: Config, *, folds: int = 0, seeds: Sequence[int] = (0,)) -> str:

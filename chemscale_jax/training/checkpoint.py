@@ -208,7 +208,13 @@ def pack(workdir: Workdir, folder: Workdir) -> None:
     places = [workdir.config()["workdir"], str(workdir.path)]
     places.append(artifacts.get("source", {}).get("path") or "")
     write_json(folder.artifacts_json, artifacts)
-    copied = (workdir.config_json, workdir.run_json, workdir.check_json, workdir.card)
+    copied = (
+        workdir.config_json,
+        workdir.run_json,
+        workdir.check_json,
+        workdir.calibration_json,
+        workdir.card,
+    )
     for path in copied:
         if path.exists():
             shutil.copy(path, folder.path / path.name)

@@ -93,7 +93,7 @@ def write_run(path, splits, kind="regression", calibrated="valid", facts=True):
             known.pred,
             source=calibrated.replace("_", "-"),
             std=known.member_std,
-        ).save(path / conformal.FILE)
+        ).save(Workdir(path).calibration_json)
     if facts:
         size = [[0.0, 0.0, 1.0]] * len(names) if kind == "regression" else []
         fact = {
@@ -154,7 +154,7 @@ def test_coverage_is_measured_where_it_was_not_calibrated(run):
     workdir, splits = run
     rows = cells(coverage_table(read_finetuned(workdir)))[2:]
     assert {r[0] for r in rows} == {"heldout"}
-    made = conformal.Calibration.load(workdir.path / conformal.FILE)
+    made = conformal.Calibration.load(workdir.calibration_json)
     p = splits["heldout"]
     share = made.coverage(0.9, p.true, p.pred)[0].share
     row = next(r for r in rows if r[1:3] == ["logS", "90%"])

@@ -106,7 +106,7 @@ def test_labels_that_are_missing_do_not_count_and_files_keep_all(tmp_path):
         "regression", ["a", "b"], true, np.zeros((50, 2)), source="out-of-fold"
     )
     assert made.counts == (50, 20)
-    path = tmp_path / conformal.FILE
+    path = tmp_path / "calibration.json"
     made.save(path)
     again = conformal.Calibration.load(path)
     for level in (0.1, 0.9, 0.97):

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from chemscale_jax.configs import common
+from chemscale_jax.core import config_files
+
+common = config_files.load_module(config_files.installed_folder() / "common.py")
 
 # Scaffolds of unequal sizes.
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCOC1", "c1ccc2ccccc2c1", "C1CC1", "")

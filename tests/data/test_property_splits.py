@@ -1,6 +1,7 @@
 """Splits of labelled molecules: whole blocks, no equal molecules on two sides."""
 
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ SCAFFOLDS += [
 ]
 
 
-def molecules(**changes):
+def molecules(**changes) -> Any:
     """Molecules that exist as far as splits look at them, every tenth twice."""
     keys = np.arange(SIZE).astype(np.uint64)
     keys[9::10] = keys[::10]
@@ -48,7 +49,7 @@ def molecules(**changes):
 MOLECULES = molecules()
 
 
-def split(molecules=MOLECULES, **changes):
+def split(molecules=MOLECULES, **changes: Any):
     changes = {f"data.{name}": value for name, value in changes.items()}
     return split_properties(molecules, make_config("m.csv", **changes).data)
 

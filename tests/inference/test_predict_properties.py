@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from chemscale_jax.__main__ import main
-from chemscale_jax.core.conformal import FILE, calibrate
+from chemscale_jax.core.conformal import calibrate
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data.molecule_input import open_input
 from chemscale_jax.inference import predict_properties
 from chemscale_jax.inference.embed import EmbedSettings, embed
@@ -38,7 +39,9 @@ def calibrated(folder, kind="regression", molecules=40, names=("logS", "logD")):
         pred = np.full((molecules, len(names)), 0.999)
     if kind == "multiclass":
         true, pred = np.zeros((molecules, 1)), np.full((molecules, 3), 1 / 3)
-    calibrate(kind, names, true, pred, source="valid").save(folder / FILE)
+    calibrate(kind, names, true, pred, source="valid").save(
+        Workdir(folder).calibration_json
+    )
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +153,7 @@ def test_too_few_to_calibrate_with_is_said(tmp_path, source):
     about, rows = write(folder, source, tmp_path / "a.csv")
     assert "logS has 4" in about["notes"][0]
     assert rows[0][f"high90_{LABEL}"] == "inf"
-    (folder / FILE).unlink()
+    Workdir(folder).calibration_json.unlink()
     about, rows = write(folder, source, tmp_path / "b.csv", level=0.5)
     assert "There are no intervals" in about["notes"][0]
     assert f"low50_{LABEL}" not in rows[0]
