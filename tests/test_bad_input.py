@@ -67,7 +67,7 @@ def refused(tmp_path, capsys, monkeypatch):
         (
             [],
             "configs/prompting.py:smoke",
-            "only causal_lm, conformer_denoising, force_field are",
+            "only causal_lm, conformer_denoising, force_field, property_regression are",
         ),
         (["stray"], None, "cannot read argument 'stray'"),
         (["--config.model.name=pain"], None, "'pain'"),

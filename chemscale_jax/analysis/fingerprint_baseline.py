@@ -23,11 +23,9 @@ from chemscale_jax.analysis.simple_models import BOOSTING, FOREST, TREES
 from chemscale_jax.chem.count_fingerprints import count_fingerprints, sizes
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.property_predictions import KINDS
-from chemscale_jax.core.workdir import read_json, write_json
+from chemscale_jax.core.workdir import write_json
 from chemscale_jax.core.worker_processes import usable_processes
 
-# Of a run, in its workdir.
-FILE = "baseline.json"
 # More molecules are thinned: they would take minutes, for little.
 MOST_MOLECULES = 20_000
 # A substructure of fewer training molecules teaches nothing.
@@ -135,11 +133,6 @@ def fit_baseline(
         "seconds": time.monotonic() - began,
     }
     return Baseline({s: np.concatenate(p, axis=1) for s, p in parts.items()}, facts)
-
-
-def read_facts(path: pathlib.Path) -> dict[str, Any]:
-    """The facts that `Baseline.save` wrote; empty where there is no such file."""
-    return read_json(path) if path.is_file() else {}
 
 
 def trivial(true: np.ndarray, kind: str, classes: int = 0) -> np.ndarray:

@@ -5,12 +5,12 @@ names: of several seeds, of several folds, or both.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from chemscale_jax.analysis import fingerprint_baseline
 from chemscale_jax.analysis.splits import in_order
 from chemscale_jax.core.conformal import Calibration
 from chemscale_jax.core.errors import UserError
@@ -73,7 +73,7 @@ def read_finetuned(workdir: Workdir) -> Finetuned:
     found = _predictions(workdir)
     members, folds = _members(workdir)
     sources = members or (Member(workdir, 0, 0),)
-    facts = [fingerprint_baseline.read_facts(_baseline(m)) for m in sources]
+    facts = [_facts(member.workdir.baseline_json) for member in sources]
     chosen = next((f["targets"] for f in facts if f), [])
     path = workdir.calibration_json
     return Finetuned(
@@ -120,8 +120,9 @@ def _members(workdir: Workdir) -> tuple[tuple[Member, ...], int]:
     return members, content["folds"]
 
 
-def _baseline(member: Member):
-    return member.workdir.path / fingerprint_baseline.FILE
+def _facts(path: pathlib.Path) -> dict[str, Any]:
+    """Of simpler models; empty where there are none."""
+    return read_json(path) if path.is_file() else {}
 
 
 def _rivals(
@@ -152,7 +153,10 @@ def _rivals(
         trivial[rows] = fact["trivial"]
         if fact["size"]:
             smiles = predictions.smiles[rows].tolist()
-            size[rows] = fingerprint_baseline.size_predictions(fact, smiles)
+            # Comes with RDKit and scikit-learn, for which other reports need not wait.
+            from chemscale_jax.analysis.fingerprint_baseline import size_predictions
+
+            size[rows] = size_predictions(fact, smiles)
         if split != OUT_OF_FOLD:
             break
     for name, found in ((SIZE, size), (TRIVIAL, trivial)):

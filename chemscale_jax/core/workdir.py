@@ -97,6 +97,11 @@ class Workdir:
         return self.path / "calibration.json"
 
     @property
+    def baseline_json(self) -> pathlib.Path:
+        """What simpler models of the same properties are."""
+        return self.path / "baseline.json"
+
+    @property
     def weights_npz(self) -> pathlib.Path:
         """The weights, in place of checkpoints, where the run was packed."""
         return self.path / "weights.npz"

@@ -119,7 +119,7 @@ def _with_baseline(
         classes=len(targets["classes"]),
         seed=config.seed,
     )
-    made.save(workdir.path / fingerprint_baseline.FILE)
+    made.save(workdir.baseline_json)
     return {
         split: dataclasses.replace(p, baseline=made.predictions[split])
         for split, p in found.items()
