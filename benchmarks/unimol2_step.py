@@ -128,12 +128,15 @@ def worker(args: argparse.Namespace) -> None:
     import optax
 
     from chemscale_jax.core.batches import MoleculeRows
+    from chemscale_jax.core.partition import make_mesh
+    from chemscale_jax.core.task import Mean, Task
     from chemscale_jax.models import unimol2
+    from chemscale_jax.training.step import choose_slices, loss_and_grads
 
     options = unimol2.faithful(args.size, depth=args.depth, remat=args.remat)
     names = ("species", "atom", "bond", "path", "degree", "positions")
 
-    def loss(params: Any, batch: dict[str, Any], key: Any) -> Any:
+    def terms(params: Any, _: Any, batch: dict[str, Any], key: Any) -> dict[str, Mean]:
         rows = MoleculeRows(*(batch[name] for name in names))
         keys = jax.random.split(key)
         encoded = unimol2.encode(options, params, rows, keys[0])
@@ -146,23 +149,49 @@ def worker(args: argparse.Namespace) -> None:
         target = jnp.take_along_axis(batch["target_token"], places, axis=1)
         log_prob = jax.nn.log_softmax(unimol2.token_logits(options, params, x))
         nll = -jnp.take_along_axis(log_prob, target[..., None], axis=2)[..., 0]
-        token = jnp.sum(jnp.where(target > 0, nll, 0)) / jnp.sum(target > 0)
         count = jnp.sum(mask, axis=1)
         apart = jnp.sum(jnp.abs(moved - batch["target_positions"]), axis=2)
         coordinate = jnp.sum(jnp.where(mask, apart, 0), axis=1) / count
         apart = unimol2.distances(moved) - unimol2.distances(batch["target_positions"])
         pairs = mask[:, :, None] & mask[:, None, :]
         distance = jnp.sum(jnp.where(pairs, jnp.abs(apart), 0), (1, 2)) / count**2
-        return token + jnp.mean(coordinate) + jnp.mean(distance)
+        molecules = jnp.float32(len(count))
+        return {
+            "token": Mean(
+                jnp.sum(jnp.where(target > 0, nll, 0)),
+                jnp.sum(target > 0, dtype=jnp.float32),
+            ),
+            "coord": Mean(jnp.sum(coordinate), molecules),
+            "dist": Mean(jnp.sum(distance), molecules),
+        }
 
+    def unused(*_: Any) -> Any:
+        raise AssertionError("the step needs the loss alone")
+
+    task = Task(
+        name="benchmark",
+        init=unused,
+        loss_fn=terms,
+        eval_fn=unused,
+        predict_fn=unused,
+        loss_weights={"token": 1.0, "coord": 1.0, "dist": 1.0},
+        units={},
+        headline=(),
+        counter="molecules",
+        batch_specs=(),
+        param_axes=(),
+    )
     optimizer = optax.adamw(1e-4, 0.9, 0.99, weight_decay=1e-4)
 
     def train(params: Any, moments: Any, batch: dict[str, Any], key: Any) -> Any:
-        value, grads = jax.value_and_grad(loss)(params, batch, key)
+        value, _, grads = loss_and_grads(task, params, {}, batch, key, slices(batch))
         updates, moments = optimizer.update(grads, moments, params)
         return optax.apply_updates(params, updates), moments, value
 
     batches = [jax.device_put(b) for b in read_batches(args.batches, args.kind)]
+    # As the trainer does, which takes few rows at a time on a CPU.
+    mesh = make_mesh(devices=jax.devices()[:1])
+    slices = choose_slices(batches, args.rows_at_once, mesh)
     key = jax.random.key(0)
     params = jax.jit(lambda: unimol2.init(options, key)["params"])()
     moments = jax.jit(optimizer.init)(params)
@@ -238,6 +267,7 @@ def compare(args: argparse.Namespace) -> None:
         shared = [f"--batches={path}"]
         ours = [sys.executable, str(here), "--worker", *shared, f"--size={args.size}"]
         ours += [f"--depth={args.depth}", f"--remat={args.remat}"]
+        ours += [f"--rows-at-once={args.rows_at_once}"]
         commands = {kind: [*ours, f"--kind={kind}"] for kind in ("same", "own")}
         if args.peer_python:
             commands["peer"] = [
@@ -283,6 +313,9 @@ def main() -> None:
     parser.add_argument("--size", default="84M", help="of unimol2.SIZES")
     parser.add_argument("--depth", type=int, default=2, help="layers, of its 12")
     parser.add_argument("--remat", default="dots", help="none, dots, full")
+    parser.add_argument(
+        "--rows-at-once", type=int, default=2, help="largest rows, by our side"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="alternations")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(

@@ -88,7 +88,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if form == "packaged":
         config.data.embedded_molecules = 10_000
         config.optimizer.warmup_steps = 500
-        config.train.epochs = 16
+        config.train.epochs = 12
     if form == "smoke":
         config.model.update({"width": 16, "depth": 2, "heads": 2, "pair_width": 8})
         config.data.embedded_molecules = 48
