@@ -93,7 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.update({"width": 16, "depth": 2, "heads": 2, "pair_width": 8})
         config.data.embedded_molecules = 48
         config.batch.form = "equal"
-        config.batch.buckets = (23, 31)
+        config.batch.buckets = (31,)
         config.optimizer.warmup_steps = 5
         config.train.epochs = 2
     return config

@@ -135,6 +135,7 @@ def losses(workdir, split="train"):
     return workdir.series(split, "loss")[1]
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_losses(whole, tmp_path):
     path = tmp_path / "run"
     flags = f"{QUICK} --xla_force_host_platform_device_count=8"
