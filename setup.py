@@ -124,6 +124,7 @@ setup(
             "embedded/*",
             "embedded/force_field/*",
             "embedded/language_model/*",
+            "embedded/molecule_model/*",
         ],
     },
     install_requires=REQUIRES,
