@@ -1,6 +1,7 @@
 """The models that come with the package still are what their cards say."""
 
 import ase
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -89,7 +90,7 @@ def test_the_molecule_model_restores_drugs():
     config = ConfigDict(workdir.config())
     task = conformer_denoising.make_task(config, (), workdir.artifacts())
     variables = load_variables(workdir)
-    found = task.eval_fn(variables["params"], variables["constants"], batch)
+    found = jax.jit(task.eval_fn)(**variables, batch=batch)
     mean = {name: float(metric.value()) for name, metric in found.items()}
     for term, (baseline, share) in zip(
         conformer_denoising.TERMS, LARGEST_SHARES.items(), strict=True
