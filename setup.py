@@ -85,6 +85,7 @@ EXTRAS = {
         "jupytext>=1.16",
         "nbclient>=0.10",
         "nbformat>=5.10",
+        "pandas>=2.2",
         "pre-commit>=3.8",
         "pyright>=1.1.400",
         "pytest>=8.3",
