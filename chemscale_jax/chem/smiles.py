@@ -76,6 +76,8 @@ _QUERY = re.compile(r"[~!;&,?]|\$\(|\[#|\[[A-Z]?[DXvRr]\d")
 # charges but stay as they are.
 _CHANGES = re.compile(r"[+@/\\]|-\d*\]|\[\d")
 _NITRO = re.compile(r"\[N\+\]\(=O\)\[O-\]|O=\[N\+\]\(\[O-\]\)")
+# Of these, what is written on atoms, which have to be gone through for it.
+_ATOM_CHANGES = re.compile(r"\+|-\d*\]|\[\d")
 _SANITIZE_REASONS = {
     Chem.SanitizeFlags.SANITIZE_PROPERTIES: "valence",
     Chem.SanitizeFlags.SANITIZE_KEKULIZE: "kekulisation",
@@ -212,9 +214,12 @@ def _neutral(mol: Chem.Mol, canonical: str) -> str:
         return canonical
     if not _CHANGES.search(canonical) or not _CHANGES.search(_NITRO.sub("", canonical)):
         return canonical
+    if not _ATOM_CHANGES.search(canonical):
+        return Chem.MolToSmiles(mol, isomericSmiles=False)
     charged = []
     isotopes = False
-    for atom in mol.GetAtoms():
+    # RDKit's own sequence of atoms is counted anew for each of them.
+    for atom in map(mol.GetAtomWithIdx, range(mol.GetNumAtoms())):
         if atom.GetFormalCharge():
             charged.append(atom)
         if atom.GetIsotope():
