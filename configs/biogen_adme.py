@@ -1,7 +1,7 @@
 r"""Biogen ADME (Fang et al. 2023): one task of Uni-Mol2's, from the authors' tables.
 
 Forms:
-    cpu (default): a small network.
+    cpu (default): a small network, 25 epochs.
     paper: settings to start the paper's grid from, see sweep().
     smoke: a tiny network on molecules of the package, under a minute on a CPU.
 
@@ -54,6 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.data.conformers = 11
         return config
     finetune.on_processor(config)
+    config.train.epochs = 25
     if form == "smoke":
         finetune.smoke(config)
     return config

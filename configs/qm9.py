@@ -1,7 +1,7 @@
 r"""QM9: Tables 4 and 6 of Ji et al. 2024 (Uni-Mol2), from the official files.
 
 Forms:
-    cpu (default): a small network, 40 epochs.
+    cpu (default): a small network, 20 epochs.
     paper: settings to start the paper's grid from, see sweep().
     smoke: a tiny network on molecules of the package, under a minute on a CPU.
 
@@ -72,6 +72,7 @@ def get_config(arg: str = "") -> ConfigDict:
         return config
     finetune.on_processor(config)
     config.batch.buckets = (9,)
+    config.train.epochs = 20
     config.data.conformers = 1
     if form == "smoke":
         finetune.smoke(config)
