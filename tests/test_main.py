@@ -13,6 +13,8 @@ import time
 import numpy as np
 import pytest
 
+from chemscale_jax import main
+from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.predictions import Predictions
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.training.checkpoint import load_variables
@@ -88,6 +90,17 @@ def test_a_run_leaves_everything_a_person_looks_for(whole):
     assert "meV/A" in log
     fill = whole.series("train", "edge_fill")[1]
     assert np.mean(fill) > 0.6  # 160 frames, so the last batch of five is not full
+
+
+def test_the_pause_is_no_part_of_the_config():
+    argv = ["x", "--config=painn_ani1x.py:smoke", "--pause_after_epochs=3"]
+    epochs, rest = main.take_pause(argv)
+    assert (epochs, rest) == (3, argv[:2])
+    assert main.take_pause(rest) == (None, rest)
+    main.parse(rest)
+    for wrong in ("", "=", "=0", "=1.5", "=-1"):
+        with pytest.raises(UserError, match="pause_after_epochs is"):
+            main.take_pause([f"--pause_after_epochs{wrong}"])
 
 
 def wait_for_step(workdir, step):

@@ -1,5 +1,6 @@
 """Starting JAX: several processes where the environment says so, and its caches."""
 
+import contextlib
 import os
 import pathlib
 
@@ -7,6 +8,7 @@ import jax
 from absl import logging
 
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.worker_processes import usable_processes
 
 _ADDRESS, _COUNT, _INDEX = (
     "JAX_COORDINATOR_ADDRESS",
@@ -17,15 +19,23 @@ _ADDRESS, _COUNT, _INDEX = (
 _LAUNCHER_SIZES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
-def start(cache_folder: pathlib.Path) -> None:
+def start(cache_folder: pathlib.Path, lanes: int = 1) -> None:
     """Joins the other processes, if there are any, and opens the compilation cache.
 
     Args:
         cache_folder: holds compiled programs, unless JAX_COMPILATION_CACHE_DIR is set.
+        lanes: runs that will train together. Where that is on a CPU, its cores become
+            devices, up to one for each run: steps of small models are too short to be
+            shared by cores. Changes nothing once JAX is in use.
     """
     # Orbax warns about each checkpoint that has no validation loss yet.
     logging.set_verbosity(logging.ERROR)
     _join()
+    chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if lanes > 1 and not chosen:
+        # JAX refuses, rightly, once it is in use.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", min(lanes, usable_processes()))
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -6,7 +6,8 @@ Every other room reads a run through this module. A workdir holds
 config.json         the resolved configuration, and the config file and form it
                     came from
 run.json            schema version, package versions, commit, devices, state
-                    ("running", "interrupted", "finished", "failed"), stop reason
+                    ("running", "paused", "interrupted", "finished", "failed"),
+                    stop reason
 metrics.jsonl       one record per line: step, epoch, split, name, value, count,
                     unit; the clock lives in a field of its own, ``time``
 artifacts.json      facts that predictions need: reference energies, units, splits

@@ -22,7 +22,8 @@ def end_force_field(lane: Lane, lead: bool) -> str:
 def end_language_model(lane: Lane, lead: bool) -> str:
     """Scores and samples molecules of a finished language model; returns its tables.
 
-    ``config.sample`` says how many; samples are compared with validation molecules.
+    ``config.sample`` says how many, 0: none; samples are compared with validation
+    molecules.
     """
     if not lead:
         return ""
@@ -32,9 +33,13 @@ def end_language_model(lane: Lane, lead: bool) -> str:
 
     # A language model is trained on no other stream.
     stream = cast(sampled_molecules.TokenStream, lane.stream)
-    model = open_language_model(lane.workdir.path)
-    scored_molecules.write_likelihoods(model, stream, lane.config, lane.workdir)
-    sampled_molecules.write_samples(model, stream, lane.config, lane.workdir)
+    wanted = lane.config.sample
+    if wanted.scored or wanted.molecules:
+        model = open_language_model(lane.workdir.path)
+        if wanted.scored:
+            scored_molecules.write_likelihoods(model, stream, lane.config, lane.workdir)
+        if wanted.molecules:
+            sampled_molecules.write_samples(model, stream, lane.config, lane.workdir)
     return report.write_report(lane.workdir)
 
 

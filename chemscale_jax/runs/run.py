@@ -17,23 +17,29 @@ from chemscale_jax.data import cache
 from chemscale_jax.inference import members
 from chemscale_jax.runs.assembly import make_lane, with_start
 from chemscale_jax.runs.endings import ENDINGS
-from chemscale_jax.training import lanes, loop, records, setup
+from chemscale_jax.training import lane_programs, lanes, loop, records, setup
 from chemscale_jax.training.host import Outcome
 from chemscale_jax.training.optimizer import make_optimizer
 
+# Tasks whose lanes predict together; of others, each lane has its own report.
+ENSEMBLES = ("force_field",)
 # Of the trained model: none, without dynamics, with dynamics.
 CHECKS = ("none", "static", "full")
 
 
-def run(config: Config, started: float | None = None) -> str:
+def run(
+    config: Config, started: float | None = None, pause_after: int | None = None
+) -> str:
     """Trains as the config says, then writes predictions, table, plots and card.
 
     Args:
         config: the whole config.
         started: when the program was started, by ``time.monotonic``; None: now.
+        pause_after: completed epochs after which the run waits, with a checkpoint and
+            without a report; None: it does not wait.
 
     Returns:
-        "finished" or "interrupted"; the same call goes on where it was.
+        "finished", "paused" or "interrupted"; the same call goes on where it was.
     """
     start = time.monotonic() if started is None else started
 
@@ -46,12 +52,13 @@ def run(config: Config, started: float | None = None) -> str:
             "trained; the text at the top of the config says how it is used"
         )
     config = with_start(config)
-    processes.start(cache.cache_folder() / "xla")
+    processes.start(cache.cache_folder() / "xla", lanes=config.train.ensemble)
     lead = jax.process_index() == 0
     selftest.check_arithmetic()
     workdir = setup.open_workdir(config.to_dict(), lead)
     mesh = partition.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    partition.check_rows(config.batch.rows, mesh)
+    if not lane_programs.spreads_lanes(config.train.ensemble, mesh):
+        partition.check_rows(config.batch.rows, mesh)
     if lead:
         print(
             f"{config.name}, form {config.form}, on {mesh.size} x "
@@ -67,7 +74,7 @@ def run(config: Config, started: float | None = None) -> str:
             "trained by chemscale finetune --seeds=N"
         )
     if config.train.ensemble > 1:
-        return run_ensemble(config, workdir, mesh, elapsed)
+        return run_ensemble(config, workdir, mesh, elapsed, pause_after)
     lane = make_lane(config, workdir)
     frozen = tuple(config.init_freeze)
     optimizer = make_optimizer(
@@ -89,10 +96,11 @@ def run(config: Config, started: float | None = None) -> str:
             mesh,
             lane.start_from,
             on_first_step=lambda: note(first_step_s=elapsed()),
+            pause_after=pause_after,
         )
     if lead:
         print(f"{outcome.state} at step {outcome.progress.step}: {outcome.reason}")
-    note(**_ending(outcome, elapsed()))
+    note(**ending_fields(outcome, elapsed()))
     if outcome.state == "finished":
         table = ENDINGS[config.task](lane, lead)
         if lead:
@@ -101,7 +109,11 @@ def run(config: Config, started: float | None = None) -> str:
 
 
 def run_ensemble(
-    config: Config, workdir: Workdir, mesh: Mesh, elapsed: Callable[[], float]
+    config: Config,
+    workdir: Workdir,
+    mesh: Mesh,
+    elapsed: Callable[[], float],
+    pause_after: int | None = None,
 ) -> str:
     """Trains runs of several seeds together, each an ordinary run in ``lanes/<k>``."""
     lead = jax.process_index() == 0
@@ -120,15 +132,19 @@ def run_ensemble(
         print(made[0].stream.summary, flush=True)
     with noted(workdir, lead) as note:
         outcomes = lanes.train(
-            made, mesh, on_first_step=lambda: note(first_step_s=elapsed())
+            made,
+            mesh,
+            on_first_step=lambda: note(first_step_s=elapsed()),
+            pause_after=[pause_after] * len(made),
         )
     for k, (lane, outcome) in enumerate(zip(made, outcomes, strict=True)):
         if lead:
             at = outcome.progress.step
             print(f"lane {k} {outcome.state} at step {at}: {outcome.reason}")
-            setup.update_run(lane.workdir, **_ending(outcome, elapsed()))
+            setup.update_run(lane.workdir, **ending_fields(outcome, elapsed()))
     states = {outcome.state for outcome in outcomes}
-    state = "interrupted" if "interrupted" in states else "finished"
+    open_ends = [state for state in ("interrupted", "paused") if state in states]
+    state = (*open_ends, "finished")[0]
     reasons = sorted({outcome.reason for outcome in outcomes})
     note(state=state, stop_reason="; ".join(reasons), total_s=elapsed())
     if state == "finished":
@@ -139,7 +155,7 @@ def run_ensemble(
         ]
         for lane in done:
             ENDINGS[config.task](lane, lead)
-        if lead and len(done) > 1:
+        if lead and len(done) > 1 and config.task in ENSEMBLES:
             members.write_ensemble(workdir, [lane.workdir for lane in done])
             print(report.write_report(workdir))
     return state
@@ -160,7 +176,8 @@ def noted(workdir: Workdir, lead: bool) -> Iterator[Callable[..., None]]:
         raise
 
 
-def _ending(outcome: Outcome, total_s: float) -> dict[str, Any]:
+def ending_fields(outcome: Outcome, total_s: float) -> dict[str, Any]:
+    """What run.json says of how a run ended."""
     return {
         "state": outcome.state,
         "stop_reason": outcome.reason,

@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     """How a run ended."""
 
     progress: Progress
-    state: str  # "finished", "interrupted" or "failed"
+    state: str  # "finished", "paused", "interrupted" or "failed"
     reason: str
 
 
@@ -58,10 +58,18 @@ class Host:
     Attributes:
         watched: the evaluation sets of every epoch; "valid", which steers the run,
             always is one.
+        pause_after: completed epochs at which the run waits to be gone on with; None:
+            it does not wait.
     """
 
     def __init__(
-        self, task: Task, stream: Stream, config: Config, workdir: Workdir, lead: bool
+        self,
+        task: Task,
+        stream: Stream,
+        config: Config,
+        workdir: Workdir,
+        lead: bool,
+        pause_after: int | None = None,
     ) -> None:
         """Opens the checkpoints of a run.
 
@@ -72,6 +80,7 @@ class Host:
                 are read.
             workdir: an existing folder.
             lead: whether this process writes.
+            pause_after: see `Host`.
         """
         self.task, self.stream, self.config, self.workdir = (
             task,
@@ -80,6 +89,7 @@ class Host:
             workdir,
         )
         self.lead = lead
+        self.pause_after = pause_after
         self.rules = config.train
         self.watched = {
             name: epoch
@@ -151,6 +161,12 @@ class Host:
         if self.cut:
             return f"{rules.max_steps} steps done"
         return ""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run waits here; one that is done does not wait."""
+        due = self.pause_after is not None and self.progress.epoch >= self.pause_after
+        return due and not self.reason_to_stop()
 
     @property
     def cut(self) -> bool:
@@ -253,6 +269,11 @@ def planned_steps(epochs: int, max_steps: int, epoch_length: int) -> int:
     """How many steps a run takes at most."""
     steps = epochs * epoch_length
     return min(steps, max_steps or steps)
+
+
+def paused_after(progress: Progress) -> str:
+    """Why a run waits."""
+    return f"{progress.epoch} epochs done; goes on when asked to"
 
 
 def _with_variables(

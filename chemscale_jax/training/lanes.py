@@ -34,7 +34,7 @@ from chemscale_jax.training.host import (
     Host,
     Meter,
     Outcome,
-    Scalars,
+    paused_after,
     planned_steps,
 )
 from chemscale_jax.training.lane_programs import Lane, LanePrograms
@@ -42,6 +42,8 @@ from chemscale_jax.training.optimizer import make_optimizer
 from chemscale_jax.training.setup import differences
 from chemscale_jax.training.signals import StopRequest
 
+# Outcomes of all lanes -> ``pause_after``.
+OnRest = Callable[[list[Outcome]], Sequence[int | None]]
 # Fields in which the configs of lanes may differ; all else is shared by the program.
 _OWN = re.compile(
     "name|form|seed|workdir|loss[.](alpha_|final_alpha_|schedule|change_).*"
@@ -55,6 +57,8 @@ def train(
     lanes: Sequence[Lane],
     mesh: Mesh,
     on_first_step: Callable[[], None] = lambda: None,
+    pause_after: Sequence[int | None] = (),
+    on_rest: OnRest | None = None,
 ) -> list[Outcome]:
     """Trains every lane until a rule tells it to stop, resuming those that can.
 
@@ -63,11 +67,16 @@ def train(
 
     Args:
         lanes: their tasks differ in loss weights at most.
-        mesh: the devices; rows are spread over them, lanes are not.
+        mesh: the devices; lanes are spread over them, or rows where devices are more.
         on_first_step: called once the first step's result is there.
+        pause_after: of each lane, completed epochs after which it waits to be gone on
+            with; None or nothing: it does not wait.
+        on_rest: called once no lane moves any more, with all saved; gives
+            ``pause_after`` anew, and training goes on if that lets a lane move.
 
     Raises:
-        UserError: the configs differ in more than lanes can.
+        UserError: the configs differ in more than lanes can; or every lane failed, and
+            there is no ``on_rest`` that was told.
     """
     check(lanes)
     lead = jax.process_index() == 0
@@ -75,10 +84,11 @@ def train(
     programs = LanePrograms(lanes, mesh)
     hosts = [Host(ln.task, ln.stream, ln.config, ln.workdir, lead) for ln in lanes]
     closing = contextlib.ExitStack()
-    for host in hosts:
+    for host, epochs in zip(hosts, pause_after or [None] * len(lanes), strict=True):
+        host.pause_after = epochs
         closing.callback(host.close)
     with closing:
-        state = programs.stack(
+        groups = programs.stack(
             [
                 host.start(programs.init, programs.solo, lane.start_from)
                 for lane, host in zip(lanes, hosts, strict=True)
@@ -102,22 +112,22 @@ def train(
         def look(moved: dict[int, Due]) -> None:
             """Takes in one result of each lane that moved: refuse, log, show."""
             nonlocal first
-            out = jax.device_get(next(iter(moved.values())).output)
+            found = programs.fetch(groups, moved)
+            outs = [item.output for item in found.values()]
             if first:
                 on_first_step()
                 first = False
-            meter.add(float(sum(out.metrics[task.counter].total[k] for k in moved)))
-            for k, item in moved.items():
-                own = jax.tree.map(lambda x, k=k: x[k], out)
+            meter.add(float(sum(out.metrics[task.counter].total for out in outs)))
+            for k, item in found.items():
                 try:
                     if k not in failed:
-                        hosts[k].look(item._replace(output=own), meter.rate())
+                        hosts[k].look(item, meter.rate())
                 except UserError as error:
                     failed[k] = str(error)
                     bar.write(f"lane {k} failed: {error}", file=sys.stderr)
-            losses = out.loss[list(moved)]
+            losses = [out.loss for out in outs]
             bar.set_postfix_str(
-                f"loss {losses.min():.4g} to {losses.max():.4g}, "
+                f"loss {np.min(losses):.4g} to {np.max(losses):.4g}, "
                 f"{meter.rate():.0f} {task.counter}/s",
                 refresh=False,
             )
@@ -129,17 +139,35 @@ def train(
 
         def save(k: int, valid_loss: float | None) -> None:
             if k not in failed:
-                hosts[k].save(programs.take(state, k), valid_loss)
+                hosts[k].save(programs.take(groups, k), valid_loss)
+
+        def able() -> list[int]:
+            """Lanes that have something to do."""
+            return [
+                k
+                for k, host in enumerate(hosts)
+                if k not in failed and not host.reason_to_stop() and not host.paused
+            ]
+
+        def outcomes() -> list[Outcome]:
+            return [
+                _outcome(host, failed.get(k, ""), request.received, k in cut_short)
+                for k, host in enumerate(hosts)
+            ]
 
         with StopRequest() as request:
             while True:
-                live = [
-                    k
-                    for k, host in enumerate(hosts)
-                    if k not in failed and not host.reason_to_stop()
-                ]
+                live = able()
+                if not live and on_rest is not None and not request.received:
+                    for host in hosts:
+                        host.checkpoints.wait()
+                    pauses = on_rest(outcomes())
+                    for host, epochs in zip(hosts, pauses, strict=True):
+                        host.pause_after = epochs
+                    live = able()
                 if not live or request.received:
                     break
+                groups = programs.gather(groups, live)
                 epochs = {
                     k: lanes[k].stream.train_epoch(hosts[k].progress.epoch)
                     for k in live
@@ -161,13 +189,8 @@ def train(
                     ends = {
                         k: hosts[k].progress.batch + 1 == len(epochs[k]) for k in moving
                     }
-                    state, output = programs.train_step(
-                        state,
-                        programs.put(batches),
-                        programs.flags(ends),
-                        programs.flags(dict.fromkeys(moving, True)),
-                    )
-                    due.append({k: hosts[k].advance(output) for k in moving})
+                    groups, outputs = programs.train_step(groups, batches, ends)
+                    due.append({k: hosts[k].advance(o) for k, o in outputs.items()})
                     if len(due) > LAG:
                         look(due.popleft())
                     if request.received:
@@ -195,7 +218,7 @@ def train(
                 live = [k for k in live if k not in failed]
                 found = {
                     name: programs.evaluate(
-                        state, {k: hosts[k].watched[name] for k in live}
+                        groups, {k: hosts[k].watched[name] for k in live}
                     )
                     for name in (hosts[0].watched if live else ())
                 }
@@ -205,25 +228,24 @@ def train(
                 if lead and live:
                     bar.write(_line(hosts, results, task), file=sys.stdout)
                     sys.stdout.flush()
-                scalars = jax.device_get(
-                    Scalars(state.tse, state.skipped, state.lr_scale)
-                )
-                scales = np.array(scalars.lr_scale)
-                losses = {}
+                scalars = programs.scalars(groups)
+                losses, scales = {}, {}
                 for k in live:
-                    own = jax.tree.map(lambda x, k=k: x[k], scalars)
                     losses[k], scales[k] = hosts[k].validated(
-                        results[k], own, len(epochs[k])
+                        results[k], scalars[k], len(epochs[k])
                     )
-                state = state._replace(lr_scale=programs.replicate(scales))
+                groups = programs.with_lr_scale(groups, scales)
                 for k, loss in losses.items():
                     save(k, loss)
-    if len(failed) == len(lanes):
+    if len(failed) == len(lanes) and on_rest is None:
         raise UserError(f"every lane failed; lane 0: {failed[0]}")
-    return [
-        _outcome(host, failed.get(k, ""), request.received, k in cut_short)
-        for k, host in enumerate(hosts)
-    ]
+    return outcomes()
+
+
+def obstacles(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """``field: one -> other`` for each field in which lanes may not differ, but do."""
+    changed = differences(first, other)
+    return [text for text in changed if not _OWN.fullmatch(text.split(":")[0])]
 
 
 def check(lanes: Sequence[Lane]) -> None:
@@ -232,8 +254,7 @@ def check(lanes: Sequence[Lane]) -> None:
     # Says what is wrong with an optimiser before a folder is claimed.
     make_optimizer(first.config.optimizer, first.steps, ())
     for k, lane in enumerate(lanes[1:], start=1):
-        changed = differences(first.config.to_dict(), lane.config.to_dict())
-        other = [text for text in changed if not _OWN.fullmatch(text.split(":")[0])]
+        other = obstacles(first.config.to_dict(), lane.config.to_dict())
         if other:
             raise UserError(
                 f"lane {k} differs from lane 0 in {'; '.join(other)}; lanes of one "
@@ -295,4 +316,6 @@ def _outcome(host: Host, failure: str, signal: str, cut_short: bool) -> Outcome:
     reason = host.reason_to_stop()
     if reason and not cut_short:
         return Outcome(host.progress, "finished", reason)
+    if host.paused and not cut_short:
+        return Outcome(host.progress, "paused", paused_after(host.progress))
     return Outcome(host.progress, "interrupted", f"got {signal}")

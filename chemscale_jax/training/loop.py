@@ -25,6 +25,7 @@ from chemscale_jax.training.host import (
     Outcome,
     Scalars,
     StartFrom,
+    paused_after,
     planned_steps,
 )
 from chemscale_jax.training.optimizer import Optimizer
@@ -46,6 +47,7 @@ def train(
     mesh: Mesh,
     start_from: StartFrom | None = None,
     on_first_step: Callable[[], None] = lambda: None,
+    pause_after: int | None = None,
 ) -> Outcome:
     """Trains until a rule says stop, resuming from the workdir's last checkpoint.
 
@@ -59,6 +61,7 @@ def train(
         mesh: the devices.
         start_from: replaces the initial parameters and constants of a new run.
         on_first_step: called once the first step's result is there.
+        pause_after: completed epochs after which the run waits to be gone on with.
     """
     lead = jax.process_index() == 0
     rules = config.train
@@ -68,12 +71,16 @@ def train(
     # Programs.
     slices = choose_slices(task.batch_specs, rules.rows_at_once, mesh)
     init, shardings = make_init(task, optimizer, config.mesh.rules.to_dict(), mesh)
+    # The seed is an argument, so that runs of all seeds share one program.
     train_step = jax.jit(
-        make_train_step(task, optimizer, config.seed, slices),
-        in_shardings=(shardings, rows, whole),
+        lambda state, batch, ends, seed: make_train_step(task, optimizer, seed, slices)(
+            state, batch, ends
+        ),
+        in_shardings=(shardings, rows, whole, whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
+    seed = jax.device_put(np.int32(config.seed), whole)
     eval_step = jax.jit(
         make_eval_step(task, optimizer.ema_decay > 0, slices),
         in_shardings=(shardings, rows),
@@ -89,7 +96,7 @@ def train(
 
     # State: from the last checkpoint, or new.
     closing = contextlib.ExitStack()
-    host = Host(task, stream, config, workdir, lead)
+    host = Host(task, stream, config, workdir, lead, pause_after)
     closing.callback(host.close)
     state = host.start(init, shardings, start_from)
     bar = tqdm(
@@ -129,6 +136,8 @@ def train(
 
     with closing, StopRequest() as request:
         while not (reason := host.reason_to_stop()):
+            if host.paused:
+                return Outcome(host.progress, "paused", paused_after(host.progress))
             epoch = stream.train_epoch(host.progress.epoch)
             batches = stream.iterate(epoch, host.progress.batch)
 
@@ -136,7 +145,10 @@ def train(
             for index in range(host.progress.batch, len(epoch)):
                 ends = index + 1 == len(epoch)
                 state, output = train_step(
-                    state, put(next(batches)), jax.device_put(np.bool_(ends), whole)
+                    state,
+                    put(next(batches)),
+                    jax.device_put(np.bool_(ends), whole),
+                    seed,
                 )
                 due.append(host.advance(output))
                 if len(due) > LAG:

@@ -113,7 +113,9 @@ def make_lane_optimizer(
             return optimizer
 
         def schedule(step: ArrayLike) -> ArrayLike:
-            return jnp.stack([jnp.asarray(of(step)) for of in schedules])[lane]
+            # Rounded as the step rounds it alone, whatever a neighbour's type is.
+            one = jnp.ones((), jnp.float32)
+            return jnp.stack([jnp.asarray(of(step)) * one for of in schedules])[lane]
 
         return optimizer._replace(schedule=schedule)
 

@@ -12,7 +12,7 @@ from chemscale_jax.core import partition
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.training import checkpoint, lanes, loop
-from chemscale_jax.training.lane_programs import Lane
+from chemscale_jax.training.lane_programs import Lane, LanePrograms, spreads_lanes
 from chemscale_jax.training.optimizer import make_optimizer
 from tests import toy
 
@@ -76,7 +76,8 @@ def solo(path, config, task=None, stream=None):
     return Workdir(path)
 
 
-def together(path, configs, tasks=None, streams=None, **mesh):
+def together(path, configs, tasks=None, streams=None, rests=None, **mesh):
+    pause_after, on_rest = rests or ((), None)
     made = []
     for k, config in enumerate(configs):
         folder = path / str(k)
@@ -84,7 +85,12 @@ def together(path, configs, tasks=None, streams=None, **mesh):
         task = tasks[k] if tasks else make_task()
         stream = streams[k] if streams else Seeded(config.seed)
         made.append(Lane(task, stream, config, Workdir(folder), 20))
-    outcomes = lanes.train(made, partition.make_mesh(data=1, **mesh))
+    outcomes = lanes.train(
+        made,
+        partition.make_mesh(data=1, **mesh),
+        pause_after=pause_after,
+        on_rest=on_rest,
+    )
     return outcomes, [lane.workdir for lane in made]
 
 
@@ -196,6 +202,32 @@ def test_lanes_asked_to_stop_go_on_where_they_were(whole, tmp_path, at):
         assert timeless(left) == timeless(right)
 
 
+def test_lanes_pause_each_on_its_own_and_go_on_in_the_same_process(whole, tmp_path):
+    configs = list(CONFIGS.values())
+    seen = []
+    # What each lane does next: the second waits for good.
+    orders = iter([(2, 1, 3), (None, 1, None), (None, 1, None)])
+
+    def on_rest(outcomes):
+        seen.append([(o.state, o.progress.epoch) for o in outcomes])
+        return next(orders)
+
+    outcomes, workdirs = together(
+        tmp_path / "lanes", configs, rests=((1, 1, None), on_rest)
+    )
+    assert seen[0] == [("paused", 1), ("paused", 1), ("finished", 2)]
+    assert seen[1] == [("paused", 2), ("paused", 1), ("finished", 2)]
+    assert [o.state for o in outcomes] == ["finished", "paused", "finished"]
+    for k in (0, 2):
+        assert timeless(workdirs[k]) == timeless(whole[k])
+    # The one that waits goes on with the others done.
+    outcomes, workdirs = together(tmp_path / "lanes", configs, rests=((1, 3, 1), None))
+    assert [o.state for o in outcomes] == ["finished", "paused", "finished"]
+    assert outcomes[1].progress.epoch == 3
+    together(tmp_path / "lanes", configs)
+    assert timeless(workdirs[1]) == timeless(whole[1])
+
+
 def test_a_lane_that_diverges_leaves_the_others_unchanged(alone, tmp_path, capsys):
     configs = list(CONFIGS.values())
     streams = [Seeded(0), Seeded(1, poison_epoch=1), Seeded(2)]
@@ -229,17 +261,58 @@ def test_each_lane_has_its_decay_schedule_and_loss_weights(tmp_path):
         assert_same_run(workdirs[k], solo(tmp_path / f"{k}", config, task))
 
 
-def test_lanes_over_two_devices_agree(alone, tmp_path):
-    configs = list(CONFIGS.values())
+class Uneven(Seeded):
+    """Some batches have fewer rows, and each seed has them elsewhere."""
+
+    batch_specs = (
+        *toy.SPECS,
+        {
+            k: jax.ShapeDtypeStruct((4, *s.shape[1:]), s.dtype)
+            for k, s in toy.SPECS[0].items()
+        },
+    )
+
+    def iterate(self, epoch, start):
+        for index in range(start, len(epoch)):
+            rows = 4 if (index + self.seed) % 2 and epoch.epoch != 1000 else 8
+            yield {name: x[:rows] for name, x in epoch[index].items()}
+
+
+def test_batches_of_several_shapes(tmp_path):
+    configs = [make_config(seed, lr=0.1 * (1 + seed)) for seed in range(2)]
+    streams = [Uneven(config.seed) for config in configs]
+    _, workdirs = together(tmp_path / "lanes", configs, streams=streams)
+    for k, config in enumerate(configs):
+        single = solo(tmp_path / str(k), config, stream=Uneven(config.seed))
+        assert_same_run(workdirs[k], single)
+
+
+# Two devices get lanes of their own (one of them a place to spare), eight get rows.
+@pytest.mark.parametrize("devices", [2, 8])
+def test_lanes_over_several_devices_agree(alone, tmp_path, devices, monkeypatch):
+    orders, gather = set(), LanePrograms.gather
+
+    def noting(programs, groups, going_on):
+        groups = gather(programs, groups, going_on)
+        orders.add(groups.order)
+        return groups
+
+    monkeypatch.setattr(LanePrograms, "gather", noting)
+    # The one in the middle is done first.
+    names = ("slow", "short", "quick")
     made = [
-        Lane(make_task(), Seeded(c.seed), c, Workdir(tmp_path / str(k)), 20)
-        for k, c in enumerate(configs)
+        Lane(make_task(), Seeded(c.seed), c, Workdir(tmp_path / name), 20)
+        for name, c in ((name, CONFIGS[name]) for name in names)
     ]
     for lane in made:
         lane.workdir.path.mkdir()
-    lanes.train(made, partition.make_mesh(data=2))
-    for lane, single in zip(made, alone.values(), strict=True):
-        assert_same_run(lane.workdir, single)
+    mesh = partition.make_mesh(data=devices)
+    assert spreads_lanes(len(made), mesh) == (devices == 2)
+    lanes.train(made, mesh)
+    # Of the two lanes that went on, one was taken to the other's side.
+    assert len(orders) == (2 if devices == 2 else 1), orders
+    for lane, name in zip(made, names, strict=True):
+        assert_same_run(lane.workdir, alone[name])
 
 
 def test_lanes_that_cannot_share_a_program_are_refused(tmp_path):

@@ -16,14 +16,20 @@ from chemscale_jax.training.optimizer import make_optimizer
 from tests import toy
 
 
-def train(path, stream: Stream | None = None, devices=1, **rules):
+def train(path, stream: Stream | None = None, devices=1, pause_after=None, **rules):
     path.mkdir(exist_ok=True)
     config = toy.make_config(**rules)
     optimizer = make_optimizer(config.optimizer, 14, ())
     mesh = partition.make_mesh(data=devices)
     workdir = Workdir(path)
     outcome = loop.train(
-        toy.make_task(), stream or toy.ToyStream(), optimizer, config, workdir, mesh
+        toy.make_task(),
+        stream or toy.ToyStream(),
+        optimizer,
+        config,
+        workdir,
+        mesh,
+        pause_after=pause_after,
     )
     return outcome, workdir
 
@@ -69,6 +75,28 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, kind, at):
         assert outcome.state == "interrupted"
         assert outcome.reason == "got SIGTERM"
     resumed, resumed_dir = train(tmp_path / "cut", checkpoint_every_steps=2)
+    assert resumed.progress == whole.progress
+    assert timeless(resumed_dir) == timeless(whole_dir)
+    left, right = map(checkpoint.load_variables, (resumed_dir, whole_dir))
+    assert jax.tree.all(jax.tree.map(np.array_equal, left, right))
+
+
+def test_a_paused_run_goes_on_as_if_it_had_not_paused(tmp_path):
+    whole, whole_dir = train(tmp_path / "whole", checkpoint_every_steps=2)
+    for pause_after in (1, 1, 3):
+        waits, paused = train(
+            tmp_path / "run", pause_after=pause_after, checkpoint_every_steps=2
+        )
+        assert waits.state == "paused"
+        assert waits.reason == f"{pause_after} epochs done; goes on when asked to"
+        assert waits.progress.epoch == pause_after
+        # Validated, and saved with its rank.
+        assert len(paused.series("valid", "loss")[0]) == pause_after
+        assert checkpoint.best_step(paused) == waits.progress.best_step
+    resumed, resumed_dir = train(
+        tmp_path / "run", pause_after=4, checkpoint_every_steps=2
+    )
+    assert resumed.state == "finished"  # the last epoch is no pause
     assert resumed.progress == whole.progress
     assert timeless(resumed_dir) == timeless(whole_dir)
     left, right = map(checkpoint.load_variables, (resumed_dir, whole_dir))

@@ -1,0 +1,34 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import pathlib, sys
+from chemscale_jax.core import processes
+processes.start(pathlib.Path(sys.argv[1]), lanes=int(sys.argv[2]))
+import jax
+print(jax.local_device_count())
+processes.start(pathlib.Path(sys.argv[1]), lanes=1 + jax.local_device_count())
+"""
+
+
+def devices(folder, lanes, flags=""):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder), str(lanes)],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def test_cores_become_devices_of_lanes(tmp_path):
+    assert devices(tmp_path, 2) == min(2, len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.slow
+def test_who_asks_for_devices_gets_them(tmp_path):
+    assert devices(tmp_path, 2, "--xla_force_host_platform_device_count=3") == 3
