@@ -26,7 +26,7 @@ KEYS = ("nuclear_charges", "coords", "energies", "forces")
 LARGEST_TRAIN = (
     1000,
     "the frames are of one molecular dynamics run and follow one another closely "
-    "(autocorrelation), so the authors of revised MD-17 advise at most 1,000",
+    "(autocorrelation), so the authors of revised MD-17 advise at most 1,000 of each",
 )
 _HINT = (
     "unpack rmd17.tar.bz2 of https://doi.org/10.6084/m9.figshare.12672038 and name the "
@@ -41,12 +41,12 @@ def open_rmd17(
     split_index: int = 1,
     unit_names: UnitNames = AUTO_UNITS,
 ) -> ConvertedSource:
-    """Records of one molecule, with the official split as ``given_split``.
+    """Records of molecules, with the official split as ``given_split``.
 
     Args:
         path: the folder or the archive of the release, a folder with ready-made
             halves, or one ``rmd17_MOLECULE.npz``.
-        molecule: such as "ethanol".
+        molecule: such as "ethanol", or several as "ethanol,toluene".
         split_index: which official split, 1 to 5; 0 for none.
         unit_names: units of the file, if not kcal/mol and angstrom.
 
@@ -77,24 +77,35 @@ def open_rmd17(
         )
         files = {p.name: p for p in (path, *indices)}
         molecule = molecule or path.stem.removeprefix("rmd17_")
-    chosen = {}
+    molecules = [part.strip() for part in molecule.split(",")]
+    if len(set(molecules)) < len(molecules):
+        raise UserError(f"config.data.molecule={molecule!r} names a molecule twice")
+    chosen: dict[str, dict[str, str]] = {}
     if not is_archive:
-        chosen = _choose(str(path), list(files), molecule, split_index)
+        for one in molecules:
+            chosen[one] = _choose(str(path), list(files), one, split_index)
 
     def read(facts: dict[str, Any]) -> Iterator[Frames | Bad]:
-        if is_archive:
-            inside = _unpacked(path, molecule, split_index)
-            choice = _choose(str(path), list(inside), molecule, split_index)
-            contents = {part: inside[name] for part, name in choice.items()}
-        else:
-            choice = chosen
-            contents = {part: files[name].read_bytes() for part, name in choice.items()}
-        where = {part: f"{path}:{name}" for part, name in choice.items()}
-        yield from _frames(contents, where, molecule, names, split_index > 0)
+        inside = _unpacked(path, molecules, split_index) if is_archive else {}
+        for one in molecules:
+            if is_archive:
+                choice = _choose(str(path), list(inside), one, split_index)
+                contents = {part: inside[name] for part, name in choice.items()}
+            else:
+                choice = chosen[one]
+                contents = {
+                    part: files[name].read_bytes() for part, name in choice.items()
+                }
+            where = {part: f"{path}:{name}" for part, name in choice.items()}
+            yield from _frames(contents, where, one, names, split_index > 0)
 
     return ConvertedSource(
         read,
-        [path] if is_archive else sorted({files[name] for name in chosen.values()}),
+        [path]
+        if is_archive
+        else sorted(
+            {files[name] for choice in chosen.values() for name in choice.values()}
+        ),
         {
             "reader": "rmd17",
             "molecule": molecule,
@@ -107,7 +118,7 @@ def open_rmd17(
             "split_index": split_index,
             "units": names._asdict(),
         },
-        largest_train=LARGEST_TRAIN,
+        largest_train=(LARGEST_TRAIN[0] * len(molecules), LARGEST_TRAIN[1]),
     )
 
 
@@ -203,11 +214,15 @@ def _indices(content: bytes, where: str, n_frames: int) -> np.ndarray:
     return rows
 
 
-def _unpacked(path: pathlib.Path, molecule: str, split_index: int) -> dict[str, bytes]:
+def _unpacked(
+    path: pathlib.Path, molecules: list[str], split_index: int
+) -> dict[str, bytes]:
     """Name -> content of the files in an archive; empty where it is of no use."""
     halves = [f"{half}_0{split_index or 1}" for half in ("train", "test")]
-    useful = {f"rmd17_{molecule}.npz", *(f"index_{half}.csv" for half in halves)}
-    useful |= {f"rmd17_{molecule}_{half}.npz" for half in halves}
+    useful = {f"index_{half}.csv" for half in halves}
+    for molecule in molecules:
+        useful |= {f"rmd17_{molecule}.npz"}
+        useful |= {f"rmd17_{molecule}_{half}.npz" for half in halves}
 
     def is_useful(name: str) -> bool:
         return pathlib.PurePosixPath(name).name in useful

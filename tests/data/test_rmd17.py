@@ -41,6 +41,29 @@ def test_the_release_in_a_folder(release):
     _check(open_rmd17(release.parent, "water"))
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_several_molecules(release, kind):
+    shutil.copy(
+        release / "npz_data/rmd17_water.npz", release / "npz_data/rmd17_steam.npz"
+    )
+    root, path = release.parent, release
+    if kind == "zip":
+        path = shutil.make_archive(str(root / "rmd17"), kind, root, "rmd17")
+    one, both = open_rmd17(path, "water"), open_rmd17(path, "steam, water")
+    assert both.group_names == ("steam", "water")
+    assert both.given_split is not None
+    assert one.given_split is not None
+    assert both.given_split.tolist() == 2 * one.given_split.tolist()
+    assert both.record_id(FRAMES) == "water/0"
+    np.testing.assert_array_equal(both[FRAMES].positions, one[0].positions)
+    assert both.train_warning(2000) == ""
+    assert "2,001 training frames" in both.train_warning(2001)
+    with pytest.raises(UserError, match="names a molecule twice"):
+        open_rmd17(path, "water,water")
+    with pytest.raises(UserError, match="'wine' is not in"):
+        open_rmd17(path, "water,wine")
+
+
 @pytest.mark.parametrize("kind", ["bztar", "gztar", "zip"])
 def test_the_release_in_an_archive(release, kind, cache):
     root = release.parent
