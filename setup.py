@@ -20,6 +20,7 @@ ROOMS = (
     "interop",
     "models",
     "runs",
+    "studies",
     "tasks",
     "training",
 )
@@ -70,6 +71,8 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.26"],
     # The Frechet ChemNet distance; brings torch.
     "fcd": ["fcd>=1.2.2"],
+    # Sweeps whose next runs follow from those before; its storage is shared.
+    "optuna": ["optuna>=4"],
     # Reads molecules from parquet files.
     "parquet": ["pyarrow>=17"],
     # Prepares conformers on a cluster.
@@ -85,6 +88,7 @@ EXTRAS = {
         "jupytext>=1.16",
         "nbclient>=0.10",
         "nbformat>=5.10",
+        "optuna>=4",
         "pandas>=2.2",
         "pre-commit>=3.8",
         "pyright>=1.1.400",

@@ -55,8 +55,8 @@ def get_config(arg: str = "") -> ConfigDict:
         "remat": "none",
     }
     config.sample = {
-        "molecules": 1000,  # drawn at the end of a run
-        "scored": 5000,  # validation molecules, from which losses get intervals
+        "molecules": 1000,  # drawn at the end of a run; 0: none
+        "scored": 5000,  # validation molecules that give losses intervals; 0: none
         "reference": 1000,  # validation molecules they are compared with
         "max_tokens": 256,  # of a molecule
     }

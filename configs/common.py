@@ -115,7 +115,7 @@ def graphs() -> ConfigDict:
             "energy_unit": "auto",  # such as hartree; auto: what the format implies
             "force_unit": "auto",  # such as hartree/angstrom; of gradients likewise
             "length_unit": "auto",  # such as angstrom
-            "molecule": "",  # such as ethanol; rmd17 only
+            "molecule": "",  # such as ethanol, or ethanol,toluene; rmd17 only
             "split_index": 1,  # official split of rmd17, 1 to 5; 0: none
             "reference": "fit",  # energies of the elements: fit, atoms (isolated ones)
             "train_size": 0,  # nested subsets; 0: all

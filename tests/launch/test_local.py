@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from chemscale_jax.core.workdir import write_json
 from launch import local
 
 CONFIG = """
@@ -123,10 +122,6 @@ def test_one_cell_at_a_time_has_every_core(run, tmp_path):
     assert cores_of_cells(tmp_path) == [os.sched_getaffinity(0)] * 3
 
 
-def test_more_cells_than_cores_are_not_bound():
-    assert local.places(1000, []) == [local.Place()] * 1000
-
-
 def test_failed_cells_run_again_and_finished_ones_do_not(
     run, tmp_path, capfd, monkeypatch
 ):
@@ -199,31 +194,3 @@ def test_mistakes_start_nothing(run, tmp_path, capsys, arguments, message):
     assert error.startswith("error: ")
     assert message in error
     assert not (tmp_path / "sweep").exists()
-
-
-def test_refuses_the_folder_of_another_config(run, tmp_path, capsys):
-    cell, *_ = local.expand(f"{tmp_path}/fake.py", tmp_path / "sweep", [])
-    cell.workdir.path.mkdir(parents=True)
-    write_json(cell.workdir.config_json, cell.config)
-    assert run("--dry-run") == 0
-    assert run("--dry-run", "--config.train.epochs=9") == 2
-    assert "train.epochs: 4 -> 9" in capsys.readouterr().err
-
-
-def test_cell_names_are_folder_names():
-    assert local.cell_name({"optimizer.lr": 1e-3, "seed": 1}) == (
-        "optimizer.lr=0.001,seed=1"
-    )
-    assert local.cell_name({}) == "default"
-    odd = local.cell_name({"init_from": "a/b"})
-    assert "/" not in odd
-    assert odd != local.cell_name({"init_from": "a b"})
-    assert len(local.cell_name({"name": "x" * 999})) < 200
-
-
-def test_progress_counts_epochs_and_steps(run, tmp_path):
-    assert run() == 0
-    cell, *_ = local.expand(f"{tmp_path}/fake.py", tmp_path / "sweep", [])
-    assert cell.progress() == 0.5  # epoch 2 of 4
-    cell.config["train"]["max_steps"] = 2
-    assert cell.progress() == 1.0
