@@ -18,6 +18,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What stands before the arguments, in a line of a page.
 TRAINERS = ("python -m chemscale_jax.main", "chemscale train")
 LAUNCHER = "python launch/local.py"
+# Commands that pass fields of a config on to the runs they start.
+MANY_RUNS = ("sweep", "study", "plan")
 
 
 def links():
@@ -69,6 +71,10 @@ def check(line):
         return
     assert name in COMMANDS, f"there is no command {name}"
     known = dict(make_commands.helps())[f"chemscale {name}"]
+    if name in MANY_RUNS:
+        config = [a for a in arguments if a.startswith(("--config=", "--config."))]
+        main.parse(["chemscale", *config])
+        arguments = [a for a in arguments if not a.startswith("--config.")]
     for argument in arguments:
         flag = argument.split("=")[0]
         assert not flag.startswith("-") or flag in known.split(), (
