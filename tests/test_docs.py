@@ -71,7 +71,7 @@ def check(line):
         return
     assert name in COMMANDS, f"there is no command {name}"
     known = dict(make_commands.helps())[f"chemscale {name}"]
-    if name in MANY_RUNS:
+    if name in MANY_RUNS and arguments:
         config = [a for a in arguments if a.startswith(("--config=", "--config."))]
         main.parse(["chemscale", *config])
         arguments = [a for a in arguments if not a.startswith("--config.")]
