@@ -19,6 +19,7 @@ PLOTS = {
     "02_use_a_force_field": 2,
     "03_compare_prompts": 3,
     "04_finetune_molecules": 3,
+    "05_scaling_laws": 4,
     "06_tpe": 3,
 }
 # Seconds for one cell: the whole training is one.
