@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.studies.cells import check_overrides, expand
 from chemscale_jax.studies.local_processes import CellRuns, places_of
+from chemscale_jax.studies.place_arguments import add_place_arguments
 
 EXAMPLE = """\
 example, the learning rates of the config's sweep on a tiny model, two at a time:
@@ -64,19 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
     parser.add_argument("--workdir", required=True, help="holds a folder per cell")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=0,
-        help="processes at a time, each with its share of the cores (default: one, or "
-        "one per device)",
-    )
-    parser.add_argument(
-        "--devices",
-        default="",
-        metavar="0,1,...",
-        help="GPUs, one for each process; sets CUDA_VISIBLE_DEVICES",
-    )
+    add_place_arguments(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands and run nothing"
     )

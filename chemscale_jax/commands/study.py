@@ -7,6 +7,7 @@ import sys
 from tqdm import tqdm
 
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.studies.place_arguments import add_place_arguments
 
 EXAMPLE = """\
 example, a small study of force fields on two cores, on frames that are made beforehand:
@@ -79,19 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
     parser.add_argument("--workdir", required=True, help="holds a folder per cell")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=0,
-        help="processes at a time, each with its share of the cores (default: one, or "
-        "one per device)",
-    )
-    parser.add_argument(
-        "--devices",
-        default="",
-        metavar="0,1,...",
-        help="GPUs, one for each process; sets CUDA_VISIBLE_DEVICES",
-    )
+    add_place_arguments(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",

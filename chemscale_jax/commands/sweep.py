@@ -4,6 +4,7 @@ import argparse
 import pathlib
 import sys
 
+from chemscale_jax.studies.place_arguments import add_place_arguments
 from chemscale_jax.studies.policies import DEFAULT, POLICIES
 
 EXAMPLE = """\
@@ -114,19 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--study", default="", help="its name there (default: that of the config file)"
     )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=0,
-        help="processes at a time, each with its share of the cores (default: one, or "
-        "one per device)",
-    )
-    parser.add_argument(
-        "--devices",
-        default="",
-        metavar="0,1,...",
-        help="GPUs, one for each process; sets CUDA_VISIBLE_DEVICES",
-    )
+    add_place_arguments(parser)
     parser.add_argument(
         "--lanes",
         type=int,
