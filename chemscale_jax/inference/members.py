@@ -64,9 +64,7 @@ def write_ensemble(workdir: Workdir, members: Sequence[Workdir]) -> None:
         workdir: of the ensemble.
         members: finished runs with predictions, two or more.
     """
-    # Other models have members to tell seeds apart, and predict nothing together.
-    force_fields = members[0].config()["task"] == "force_field"
-    for path in sorted(members[0].predictions.glob("*.npz")) if force_fields else ():
+    for path in sorted(members[0].predictions.glob("*.npz")):
         loaded = [Predictions.load(m.predictions / path.name) for m in members]
         combine(loaded).save(workdir.predictions / path.name)
     artifacts = read_json(members[0].artifacts_json)

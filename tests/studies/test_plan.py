@@ -78,6 +78,7 @@ def test_cells_of_the_small_study_take_equal_numbers_of_updates():
         assert 2_900 < config.data.passes * frames <= 3_200
 
 
+@pytest.mark.slow
 def test_a_language_model_of_absent_data_costs_what_the_paper_says(tmp_path):
     cells = cells_of("chemgpt.py:full", tmp_path)
     assert len(cells) == 40

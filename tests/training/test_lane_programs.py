@@ -165,9 +165,8 @@ def assert_same_run(left, right, dtype):
     print(f"{dtype}: weights differ by {worst:.1e}")
 
 
-@pytest.mark.parametrize(
-    "network", [chemgpt, pytest.param(painn, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [chemgpt, painn])
 def test_lanes_of_small_networks_equal_solo_runs(tmp_path, network):
     config = network(depth=2, width=16)
     assert_lanes_equal_solo_runs(tmp_path, config, 3, 12, "float64", devices=2)
