@@ -61,6 +61,7 @@ def _parser(**settings: bool) -> Chem.SmilesParserParams:
 
 
 _FULL = _parser()
+_NO_HYDROGENS = _parser(removeHs=False)  # looks for none: spares a copy
 _RAW = _parser(sanitize=False, removeHs=False)
 # Without stereo, the steps that prepare it change nothing but the time.
 _PLAIN_STEPS = Chem.SanitizeFlags.SANITIZE_ALL & ~(
@@ -156,7 +157,8 @@ def _parse(text: str, normalise: bool, max_heavy_atoms: int) -> Parsed:
             found = f"{heavy_atoms} heavy atoms; the limit is {max_heavy_atoms}"
             return _refuse("too_large", found)
     if full or mol is None:
-        mol = Chem.MolFromSmiles(text, _FULL)
+        parser = _FULL if _has_hydrogen_atoms(text) else _NO_HYDROGENS
+        mol = Chem.MolFromSmiles(text, parser)
         if mol is None:
             return _why_refused(text)
     elif Chem.SanitizeMol(mol, _PLAIN_STEPS, True):
@@ -175,6 +177,10 @@ def _needs_full_reader(text: str) -> bool:
     # Plain searches: one regular expression with alternatives takes much longer.
     if "@" in text or "/" in text or "\\" in text:
         return True
+    return _has_hydrogen_atoms(text)
+
+
+def _has_hydrogen_atoms(text: str) -> bool:
     return "[" in text and _HYDROGEN.search(text) is not None
 
 
