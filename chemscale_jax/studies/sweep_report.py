@@ -52,6 +52,12 @@ def write_sweep(
     Raises:
         UserError: the folder cannot be written, or no run completed an epoch.
     """
+    if len(glance.broken) == len(glance.cells):
+        raise UserError(
+            f"all {len(glance.cells)} runs failed: see the end of log.txt in each "
+            f"folder of {folder}, such as {folder / glance.cells[0].name}; the same "
+            "command tries them again"
+        )
     picked = policy.pick(glance.seen)
     rows = rows_of(glance, picked)
     spent = cost(glance, seconds)

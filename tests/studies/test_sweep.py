@@ -135,6 +135,11 @@ def test_one_that_diverges_is_last_and_one_that_fails_is_left_out(fake, tmp_path
     assert len(starts.read_text().split()) > 1
 
 
+def test_where_all_fail_it_says_where_their_logs_are(fake):
+    with pytest.raises(UserError, match=r"all 1 runs failed.*optimizer.lr=7"):
+        run(fake((7,)))
+
+
 @pytest.mark.parametrize("status", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_lanes_that_fail_are_trained_one_by_one(fake, tmp_path, monkeypatch, status):
     monkeypatch.setenv("FAKE_LANES_EXIT", str(status))
