@@ -11,6 +11,7 @@ from chemscale_jax.chem.molecule_record import MoleculeRecord
 from chemscale_jax.core.batches import DenoisingRows
 from chemscale_jax.core.types import Batch
 from chemscale_jax.data import molecule_rows
+from chemscale_jax.data.feeding import Feeding
 from chemscale_jax.data.molecule_rows import BatchShape, MoleculePlan
 
 # Molecules whose features are kept in memory, with at most so many atoms: 25 kB each.
@@ -158,7 +159,7 @@ class MoleculeEpoch:
         numbers: np.ndarray,
         plan: MoleculePlan,
         shapes: Sequence[BatchShape],
-        process: tuple[int, int],
+        feeding: Feeding,
         make: MakeBatch = denoising_batch,
     ):
         """Batches of a plan.
@@ -170,7 +171,7 @@ class MoleculeEpoch:
             numbers: what the random numbers of each one depend on, uint32.
             plan: which of them share a batch.
             shapes: of the batches of all processes together.
-            process: index of this process, and how many there are.
+            feeding: share of this process.
             make: makes a batch of what was read.
         """
         self.order = order
@@ -179,7 +180,7 @@ class MoleculeEpoch:
         self._conformers = conformers
         self._numbers = numbers
         self._shapes = tuple(shapes)
-        self._process = process
+        self._feeding = feeding
         self._make = make
 
     def __len__(self) -> int:
@@ -191,11 +192,10 @@ class MoleculeEpoch:
             raise IndexError(f"batch {index} of an epoch of {len(self)}")
         number, first, stop = self.plan.batches[index]
         shape = self._shapes[number]
-        this, count = self._process
-        rows = shape.rows // count
-        start = first + rows * this
-        places = self.plan.places[min(start, stop) : min(start + rows, stop)]
-        return places, BatchShape(rows, shape.atoms)
+        local = self._feeding.local(shape.rows)
+        begin, end = min(first + local.start, stop), min(first + local.stop, stop)
+        rows = local.stop - local.start
+        return self.plan.places[begin:end], BatchShape(rows, shape.atoms)
 
     def __getitem__(self, index: int) -> Batch:
         places, shape = self._places(index)

@@ -11,11 +11,11 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.stream import Epoch
 from chemscale_jax.core.types import Config
 from chemscale_jax.data import molecule_rows
+from chemscale_jax.data.feeding import ALONE, Feeding
 from chemscale_jax.data.molecule_epoch import MoleculeEpoch, Molecules, Reader
 from chemscale_jax.data.molecule_rows import BatchShape, MoleculePlan
 from chemscale_jax.data.molecule_sources import open_molecules
 from chemscale_jax.data.molecule_split import MoleculeSplit, split_molecules
-from chemscale_jax.data.prefetch import prefetched
 from chemscale_jax.data.scaffold_sampling import KINDS, ScaffoldSampler
 
 SAMPLINGS = ("once", *KINDS)
@@ -45,11 +45,7 @@ class MoleculeStream:
         tau: float = 0.005,
         temperature: float = 2.0,
         epoch_molecules: int = 0,
-        seed: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
-        workers: int = 0,
-        prefetch: int = 2,
+        feeding: Feeding = ALONE,
     ):
         """Plans the validation set and the first epoch.
 
@@ -62,20 +58,13 @@ class MoleculeStream:
             tau: of sampling "softmax".
             temperature: of sampling "tempered".
             epoch_molecules: draws of an epoch; 0: as many as there are molecules.
-            seed: of the order of epochs.
-            process_index: which of the processes this is.
-            process_count: how many processes share each batch.
-            workers: processes that read ahead; 0 for a thread.
-            prefetch: batches read ahead.
+            feeding: order of epochs, and share of this process.
 
         Raises:
             UserError: processes cannot share the rows, or sampling makes no sense.
         """
-        if any(shape.rows % process_count for shape in shapes):
-            raise UserError(
-                f"config.batch.rows={shapes[-1].rows} cannot be shared by "
-                f"{process_count} processes: use a multiple of their number"
-            )
+        for shape in shapes:
+            feeding.local(shape.rows)
         if sampling not in SAMPLINGS:
             raise UserError(
                 f"config.data.sampling={sampling!r} is unknown: use one of {SAMPLINGS}"
@@ -88,9 +77,7 @@ class MoleculeStream:
         self.molecules = molecules
         self.split = split
         self.shapes = tuple(shapes)
-        self._seed = seed
-        self._process = (process_index, process_count)
-        self._ahead = (workers, prefetch)
+        self._feeding = feeding
         self._read = Reader(molecules)
         self._atoms = np.asarray(molecules.atoms)
         self._counts = np.asarray(molecules.conformers)
@@ -101,7 +88,7 @@ class MoleculeStream:
             self._sampler = ScaffoldSampler(
                 np.asarray(molecules.scaffold)[split.train],
                 sampling,
-                seed=seed,
+                seed=feeding.seed,
                 tau=tau,
                 temperature=temperature,
             )
@@ -125,11 +112,11 @@ class MoleculeStream:
     ) -> MoleculeEpoch:
         numbers = numbers.astype(np.uint32)
         return MoleculeEpoch(
-            self._read, order, conformers, numbers, plan, self.shapes, self._process
+            self._read, order, conformers, numbers, plan, self.shapes, self._feeding
         )
 
     def _train_epoch(self, epoch: int) -> MoleculeEpoch:
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
+        rng = self._feeding.rng(epoch)
         if self._sampler is None:
             order = rng.permutation(self.split.train)
         else:
@@ -147,7 +134,7 @@ class MoleculeStream:
 
     def iterate(self, epoch: Epoch, start: int) -> Iterator[DenoisingRows]:
         """``epoch[start]``, ``epoch[start + 1]``, ... made ahead of time."""
-        return prefetched(epoch, start, *self._ahead)
+        return self._feeding.iterate(epoch, start)
 
     @property
     def summary(self) -> str:
@@ -262,9 +249,5 @@ def make_molecule_stream(
         tau=data.tau,
         temperature=data.temperature,
         epoch_molecules=data.epoch_molecules,
-        seed=config.seed,
-        process_index=process_index,
-        process_count=process_count,
-        workers=batch.workers,
-        prefetch=batch.prefetch,
+        feeding=Feeding.of(config, process_index, process_count),
     )

@@ -14,11 +14,11 @@ from chemscale_jax.core.stream import Epoch
 from chemscale_jax.core.target_scaling import fit_scaling, no_scaling, scale
 from chemscale_jax.core.types import Config
 from chemscale_jax.data import molecule_rows
+from chemscale_jax.data.feeding import ALONE, Feeding
 from chemscale_jax.data.labelled_molecules import LabelledMolecules, open_labelled
 from chemscale_jax.data.molecule_epoch import KnownMolecule, MoleculeEpoch, Reader
 from chemscale_jax.data.molecule_rows import BatchShape, MoleculePlan
 from chemscale_jax.data.molecule_stream import size_of
-from chemscale_jax.data.prefetch import prefetched
 from chemscale_jax.data.property_splits import PropertySplit, split_properties
 from chemscale_jax.data.split_files import write_split
 
@@ -48,11 +48,7 @@ class PropertyStream:
         *,
         scaling: str = "auto",
         features: str = "keep",
-        seed: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
-        workers: int = 0,
-        prefetch: int = 2,
+        feeding: Feeding = ALONE,
     ):
         """Fits the scaling and plans the first epoch.
 
@@ -62,20 +58,13 @@ class PropertyStream:
             shapes: of the batches of all processes, by rising room.
             scaling: of numbers, one of `core.target_scaling.METHODS`.
             features: one of `FEATURES`.
-            seed: of the order of epochs.
-            process_index: which of the processes this is.
-            process_count: how many processes share each batch.
-            workers: processes that read ahead; 0 for a thread.
-            prefetch: batches read ahead.
+            feeding: order of epochs, and share of this process.
 
         Raises:
             UserError: processes cannot share the rows, or labels cannot be scaled.
         """
-        if any(shape.rows % process_count for shape in shapes):
-            raise UserError(
-                f"config.batch.rows={shapes[-1].rows} cannot be shared by "
-                f"{process_count} processes: use a multiple of their number"
-            )
+        for shape in shapes:
+            feeding.local(shape.rows)
         if features not in FEATURES:
             raise UserError(
                 f"config.data.features={features!r} is unknown: use one of {FEATURES}"
@@ -83,9 +72,7 @@ class PropertyStream:
         self.molecules = molecules
         self.split = split
         self.shapes = tuple(shapes)
-        self._seed = seed
-        self._process = (process_index, process_count)
-        self._ahead = (workers, prefetch)
+        self._feeding = feeding
         self._read = Reader(molecules, features == "drop")
         self._features = features
         self._atoms = np.asarray(molecules.atoms)
@@ -132,12 +119,12 @@ class PropertyStream:
             numbers.astype(np.uint32),
             plan,
             self.shapes,
-            self._process,
+            self._feeding,
             self._make,
         )
 
     def _train_epoch(self, epoch: int) -> MoleculeEpoch:
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
+        rng = self._feeding.rng(epoch)
         order = rng.permutation(self.split.train)
         conformers = (rng.random(len(order)) * self._counts[order]).astype(np.int64)
         plan = molecule_rows.plan_batches(self._atoms[order], self.shapes, rng)
@@ -170,7 +157,7 @@ class PropertyStream:
 
     def iterate(self, epoch: Epoch, start: int) -> Iterator[PropertyRows]:
         """``epoch[start]``, ``epoch[start + 1]``, ... made ahead of time."""
-        return prefetched(epoch, start, *self._ahead)
+        return self._feeding.iterate(epoch, start)
 
     def write_split(self, path: str | os.PathLike) -> None:
         """Writes the split as a table, which split "file" reads."""
@@ -332,9 +319,5 @@ def make_property_stream(
         shapes,
         scaling=data.scaling,
         features=data.features,
-        seed=config.seed,
-        process_index=process_index,
-        process_count=process_count,
-        workers=batch.workers,
-        prefetch=batch.prefetch,
+        feeding=Feeding.of(config, process_index, process_count),
     )

@@ -13,8 +13,8 @@ from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.stream import Epoch
 from chemscale_jax.data import duplicates, exact_batches, graphs, label_check, packing
+from chemscale_jax.data.feeding import ALONE, Feeding
 from chemscale_jax.data.neighbor_table import NeighborTable
-from chemscale_jax.data.prefetch import prefetched
 from chemscale_jax.data.reference import ReferenceEnergies, reference_energies
 from chemscale_jax.data.source import FrameSource
 from chemscale_jax.data.sources import open_source
@@ -109,7 +109,6 @@ class GraphStream:
         source: FrameSource,
         split: Split,
         *,
-        seed: int,
         cutoff_ang: float,
         molecules: int,
         nodes: int = 0,
@@ -120,17 +119,13 @@ class GraphStream:
         long_range: float | None = None,
         reference: str = "fit",
         labels: Mapping[str, Any] | None = None,
-        process_index: int = 0,
-        process_count: int = 1,
-        workers: int = 0,
-        prefetch: int = 2,
+        feeding: Feeding = ALONE,
     ):
         """Prepares neighbour lists, reference energies and evaluation sets.
 
         Args:
             source: the records.
             split: which of them to train and evaluate on.
-            seed: of the order of epochs.
             cutoff_ang: longest edge.
             molecules: records per row, on average.
             nodes: atoms that a row has room for, one for padding among them; 0
@@ -145,24 +140,17 @@ class GraphStream:
             reference: which energies of the elements to leave out, see
                 `reference_energies`.
             labels: outcome of the label check; None where there was none.
-            process_index: which of the processes this is.
-            process_count: how many processes share each batch.
-            workers: processes that read ahead; 0 for a thread.
-            prefetch: batches read ahead.
+            feeding: order of epochs, and share of this process.
 
         Raises:
             UserError: a record does not fit the budget, or processes cannot share
                 the rows.
         """
-        if rows < 1 or rows % process_count:
-            raise UserError(
-                f"config.batch.rows={rows} cannot be shared by {process_count} "
-                "processes: use a multiple of their number"
-            )
+        self._local_rows = feeding.local(rows)
         self.source = source
         self.split = split
         self.rows = rows
-        self._seed = seed
+        self._feeding = feeding
         self._edges = NeighborTable(source, cutoff_ang)
         self._pairs = None if long_range is None else NeighborTable(source, long_range)
         n_pairs = None if self._pairs is None else self._pairs.counts
@@ -183,10 +171,7 @@ class GraphStream:
         )
         self.reference = reference_energies(source, split.train, reference)
         self._labels = labels or {"outcome": "off", "reason": "not asked for"}
-        local = rows // process_count
-        self._local_rows = slice(process_index * local, (process_index + 1) * local)
         self.batch_specs = (graphs.pack_spec(rows, self.budget, source.periodic),)
-        self._ahead = (workers, prefetch)
         # A plan of millions of records takes seconds, and is asked for several times.
         self._train_epochs = functools.lru_cache(maxsize=2)(
             functools.partial(
@@ -225,7 +210,7 @@ class GraphStream:
     def _epoch(
         self, indices: np.ndarray, epoch: int, exact: int = 0, passes: int = 1
     ) -> PackEpoch:
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
+        rng = self._feeding.rng(epoch)
         order = np.concatenate([rng.permutation(indices) for _ in range(passes)])
         sizes = self._sizes
         if exact:
@@ -251,8 +236,7 @@ class GraphStream:
 
     def iterate(self, epoch: Epoch, start: int) -> Iterator[GraphPack]:
         """``epoch[start]``, ``epoch[start + 1]``, ... made ahead by grain."""
-        workers, prefetch = self._ahead
-        return prefetched(epoch, start, workers, prefetch)
+        return self._feeding.iterate(epoch, start)
 
     def _artifacts(self) -> dict[str, Any]:
         train = self.split.train
@@ -325,12 +309,15 @@ def make_stream(
     Args:
         config: its ``seed``, ``data`` and ``batch`` are read.
         cutoff_ang: longest edge; ``config.model.cutoff_ang`` if not given.
-        process_index: which of the processes this is; asks JAX if not given.
-        process_count: how many processes share each batch; asks JAX if not given.
+        process_index: which of the processes this is.
+        process_count: how many processes share each batch. JAX is asked where one of
+            the two is not given.
 
     Raises:
         UserError: something in the config or the data cannot be used.
     """
+    if process_index is None or process_count is None:
+        process_index, process_count = jax.process_index(), jax.process_count()
     # The type checker knows nothing of the fields of a ConfigDict.
     fields: Any = config
     cutoff = fields.model.cutoff_ang if cutoff_ang is None else cutoff_ang
@@ -357,12 +344,10 @@ def make_stream(
         split,
         labels=labels,
         reference=fields.data.reference,
-        seed=fields.seed,
         cutoff_ang=cutoff,
         # Some models take a second pair list, of all pairs where this is infinite.
         long_range=fields.data.long_range_ang or None,
         passes=fields.data.passes,
-        process_index=jax.process_index() if process_index is None else process_index,
-        process_count=jax.process_count() if process_count is None else process_count,
-        **fields.batch.to_dict(),
+        feeding=Feeding.of(fields, process_index, process_count),
+        **{k: x for k, x in fields.batch.items() if k not in Feeding._fields},
     )

@@ -13,7 +13,7 @@ from chemscale_jax.core.stream import Epoch
 from chemscale_jax.core.types import Config
 from chemscale_jax.data import token_rows
 from chemscale_jax.data.corpus_split import CorpusSplit, Subset, split_corpus
-from chemscale_jax.data.prefetch import prefetched
+from chemscale_jax.data.feeding import ALONE, Feeding
 from chemscale_jax.data.token_rows import RowShape
 from chemscale_jax.data.token_sources import open_corpus
 from chemscale_jax.data.token_store import TokenStore
@@ -33,7 +33,7 @@ class PackedEpoch:
         store: TokenStore,
         plan: token_rows.RowPlan,
         shapes: Sequence[RowShape],
-        process: tuple[int, int],
+        feeding: Feeding,
     ):
         """Batches of a plan.
 
@@ -41,13 +41,13 @@ class PackedEpoch:
             store: the molecules.
             plan: which of them share a row.
             shapes: of the batches of all processes together.
-            process: index of this process, and how many there are.
+            feeding: share of this process.
         """
         self.plan = plan
         self.rows = plan.rows
         self._store = store
         self._shapes = tuple(shapes)
-        self._process = process
+        self._feeding = feeding
 
     def __len__(self) -> int:
         return len(self.plan.batches)
@@ -59,7 +59,7 @@ class PackedEpoch:
         shape = self._shapes[number]
         rows = self.plan.members(first, stop)
         rows += [self.plan.order[:0]] * (shape.rows - len(rows))
-        return rows[_local(shape.rows, self._process)], shape.length
+        return rows[self._feeding.local(shape.rows)], shape.length
 
     def __getitem__(self, index: int) -> TokenRows:
         rows, length = self._members(index)
@@ -88,14 +88,14 @@ class CutEpoch:
         store: TokenStore,
         plan: token_rows.CutPlan,
         shape: RowShape,
-        process: tuple[int, int],
+        feeding: Feeding,
     ):
         """Batches of a plan; arguments as those of `PackedEpoch`."""
         self.plan = plan
         self.rows = plan.rows
         self._store = store
         self._shape = shape
-        self._process = process
+        self._feeding = feeding
 
     def __len__(self) -> int:
         return -(-self.rows // self._shape.rows)
@@ -103,7 +103,7 @@ class CutEpoch:
     def _range(self, index: int) -> tuple[int, int]:
         """First and last row of this process; the last ones may not exist."""
         _check_index(self, index)
-        local = _local(self._shape.rows, self._process)
+        local = self._feeding.local(self._shape.rows)
         first = index * self._shape.rows
         return first + local.start, first + local.stop
 
@@ -133,11 +133,6 @@ def _check_index(epoch: Epoch, index: int) -> None:
         raise IndexError(f"batch {index} of an epoch of {len(epoch)}")
 
 
-def _local(rows: int, process: tuple[int, int]) -> slice:
-    number, count = process
-    return slice(rows // count * number, rows // count * (number + 1))
-
-
 def _names(store: TokenStore, members: np.ndarray) -> list[str]:
     return [f"line {line}" for line in store.lines[members]]
 
@@ -161,11 +156,7 @@ class TokenStream:
         shapes: Sequence[RowShape],
         *,
         form: str,
-        seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
-        workers: int = 0,
-        prefetch: int = 2,
+        feeding: Feeding = ALONE,
     ):
         """Plans the validation set and the first epoch.
 
@@ -175,27 +166,18 @@ class TokenStream:
             shapes: of the batches of all processes, by rising length; one of them
                 unless rows are bucketed.
             form: of the rows, one of ``FORMS``.
-            seed: of the order of epochs.
-            process_index: which of the processes this is.
-            process_count: how many processes share each batch.
-            workers: processes that read ahead; 0 for a thread.
-            prefetch: batches read ahead.
+            feeding: order of epochs, and share of this process.
 
         Raises:
             UserError: processes cannot share the rows, or no row is full.
         """
-        if any(shape.rows < 1 or shape.rows % process_count for shape in shapes):
-            raise UserError(
-                f"config.batch.rows={shapes[-1].rows} cannot be shared by "
-                f"{process_count} processes: use a multiple of their number"
-            )
+        for shape in shapes:
+            feeding.local(shape.rows)
         self.store = store
         self.split = split
         self.shapes = tuple(shapes)
         self._form = form
-        self._seed = seed
-        self._process = (process_index, process_count)
-        self._ahead = (workers, prefetch)
+        self._feeding = feeding
         self._lengths = token_rows.tokens_per_molecule(store)
         leaves: Any = [
             [jax.ShapeDtypeStruct(shape, np.int32)] * 3 for shape in self.shapes
@@ -214,12 +196,12 @@ class TokenStream:
         if self._form == "cut":
             (shape,) = self.shapes
             plan = token_rows.plan_cut(order, self._lengths, shape.length, whole)
-            return CutEpoch(self.store, plan, shape, self._process)
+            return CutEpoch(self.store, plan, shape, self._feeding)
         plan = token_rows.plan_rows(order, self._lengths, self.shapes, rng)
-        return PackedEpoch(self.store, plan, self.shapes, self._process)
+        return PackedEpoch(self.store, plan, self.shapes, self._feeding)
 
     def _train_epoch(self, epoch: int) -> PackedEpoch | CutEpoch:
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
+        rng = self._feeding.rng(epoch)
         return self._epoch(rng.permutation(self.split.train), rng, whole=False)
 
     def train_epoch(self, epoch: int) -> PackedEpoch | CutEpoch:
@@ -228,7 +210,7 @@ class TokenStream:
 
     def iterate(self, epoch: Epoch, start: int) -> Iterator[TokenRows]:
         """``epoch[start]``, ``epoch[start + 1]``, ... made ahead of time."""
-        return prefetched(epoch, start, *self._ahead)
+        return self._feeding.iterate(epoch, start)
 
     @property
     def summary(self) -> str:
@@ -381,9 +363,5 @@ def make_token_stream(
         split,
         shapes,
         form=batch.form,
-        seed=config.seed,
-        process_index=process_index,
-        process_count=process_count,
-        workers=batch.workers,
-        prefetch=batch.prefetch,
+        feeding=Feeding.of(config, process_index, process_count),
     )

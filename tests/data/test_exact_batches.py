@@ -58,7 +58,7 @@ def test_a_stream_has_exact_batches_to_train_on():
     source = array_source(60)
     split = split_records(source, 0, valid_size=10, heldout="none")
     stream = GraphStream(
-        source, split, seed=0, cutoff_ang=2.0, molecules=3, rows=2, exact_molecules=8
+        source, split, cutoff_ang=2.0, molecules=3, rows=2, exact_molecules=8
     )
     for number in (0, 1):
         epoch = stream.train_epoch(number)

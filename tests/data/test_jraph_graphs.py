@@ -17,7 +17,7 @@ from tests.data.ani_files import array_source
 
 def _stream(source):
     split = split_records(source, seed=0)
-    return GraphStream(source, split, seed=0, cutoff_ang=3.0, molecules=5)
+    return GraphStream(source, split, cutoff_ang=3.0, molecules=5)
 
 
 @pytest.fixture(scope="module")

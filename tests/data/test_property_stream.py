@@ -13,6 +13,7 @@ from chemscale_jax.core.batches import PropertyRows
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.target_scaling import unscale
 from chemscale_jax.data import STREAMS, conformed_rows
+from chemscale_jax.data.feeding import Feeding
 from chemscale_jax.data.property_stream import PropertyStream
 from tests.data.labelled_files import SMILES, make_config, write_table
 
@@ -127,7 +128,10 @@ def test_all_conformers_are_met_once(path):
         ]
 
     object.__setattr__(stream.molecules, "store", Conformers(stream, extra, records))
-    stream = PropertyStream(stream.molecules, stream.split, stream.shapes, seed=3)
+    feeding = Feeding(seed=3)
+    stream = PropertyStream(
+        stream.molecules, stream.split, stream.shapes, feeding=feeding
+    )
     epoch = stream.conformer_epoch("heldout")
     met = []
     for index in range(len(epoch)):

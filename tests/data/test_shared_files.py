@@ -50,7 +50,7 @@ def test_samples_are_read_and_streamed(folder, name, frames, groups, method):
     assert source[frames - 1].energy == pytest.approx(energy, rel=1e-15)
     np.testing.assert_allclose(source[frames - 1].forces, forces, rtol=1e-6)
     split = split_records(source, seed=0)
-    stream = GraphStream(source, split, seed=0, cutoff_ang=5.0, molecules=32)
+    stream = GraphStream(source, split, cutoff_ang=5.0, molecules=32)
     epoch = stream.train_epoch(0)
     batch = epoch[0]
     assert np.isfinite(batch.forces_N3).all()

@@ -148,7 +148,7 @@ def test_held_out_molecules_may_be_the_largest():
     source = array_source(60)
     source.held_out = source.group == 2
     split = split_records(source, seed=0)
-    stream = GraphStream(source, split, seed=0, cutoff_ang=9.0, molecules=1)
+    stream = GraphStream(source, split, cutoff_ang=9.0, molecules=1)
     assert stream.budget.nodes == 12
     assert stream.budget.edges == 110
     assert len(stream.evals["heldout"]) == len(split.heldout)

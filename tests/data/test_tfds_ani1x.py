@@ -61,7 +61,7 @@ def test_download_prepare_read_and_stream(served, tmp_path):
             np.testing.assert_array_equal(left, right)
     batches = [
         GraphStream(
-            s, split_records(s, seed=0), seed=0, cutoff_ang=3.0, molecules=4
+            s, split_records(s, seed=0), cutoff_ang=3.0, molecules=4
         ).train_epoch(0)[0]
         for s in (source, direct)
     ]

@@ -51,7 +51,7 @@ def biased_task() -> Task:
 def stream():
     source = array_source(120)
     split = split_records(source, 0, valid_size=20, heldout="none")
-    return GraphStream(source, split, seed=0, cutoff_ang=2.0, molecules=3, rows=2)
+    return GraphStream(source, split, cutoff_ang=2.0, molecules=3, rows=2)
 
 
 @pytest.mark.parametrize("frames", [20, 10_000])

@@ -81,7 +81,6 @@ def stream() -> GraphStream:
     return GraphStream(
         source,
         split,
-        seed=0,
         cutoff_ang=2.0,
         molecules=3,
         rows=4,
