@@ -51,9 +51,9 @@ def end_pretraining(lane: Lane, lead: bool) -> str:
 def end_finetuning(lane: Lane, lead: bool) -> str:
     """Predicts, calibrates and reports properties of molecules; returns the table."""
     # Comes with RDKit and scikit-learn.
-    from chemscale_jax.runs import finetuning
+    from chemscale_jax.runs import property_ending
 
-    return finetuning.end_finetuning(lane, lead)
+    return property_ending.end_finetuning(lane, lead)
 
 
 # By the config's task: (finished run, whether this process writes) -> table of results.
