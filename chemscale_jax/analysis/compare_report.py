@@ -32,7 +32,7 @@ def write_comparison(comparison: Comparison, folder: pathlib.Path) -> str:
         (folder / TABLE).write_text(text + "\n", encoding="utf-8")
         write_runs(comparison, folder / RUNS)
         figure = loss_plot(comparison)
-        figure.savefig(folder / PLOT, dpi=plots.DPI, bbox_inches="tight")
+        figure.savefig(folder / PLOT, dpi=plots.DPI)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}); make it writable"

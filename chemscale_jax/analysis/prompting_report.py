@@ -97,7 +97,7 @@ def write_report(
         (folder / "plots").mkdir(parents=True, exist_ok=True)
         for name, figure in report.figures.items():
             path = folder / "plots" / f"{name}.png"
-            figure.savefig(path, dpi=plots.DPI, bbox_inches="tight")
+            figure.savefig(path, dpi=plots.DPI)
         _write_settings(cells, folder / SETTINGS_CSV, draws)
         (folder / REPORT_MD).write_text(report.text, encoding="utf-8")
     except OSError as error:

@@ -28,7 +28,7 @@ def write(report: Report, workdir: Workdir) -> None:
         workdir.plots.mkdir(exist_ok=True)
         for name, figure in report.figures.items():
             path = workdir.plots / f"{name}.png"
-            figure.savefig(path, dpi=plots.DPI, bbox_inches="tight")
+            figure.savefig(path, dpi=plots.DPI)
         workdir.card.write_text(report.card, encoding="utf-8")
     except OSError as error:
         raise UserError(

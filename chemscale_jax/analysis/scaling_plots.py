@@ -304,9 +304,4 @@ def save(figure: Figure, stem: pathlib.Path) -> None:
     for suffix in SUFFIXES:
         # A file that is written again is the same file.
         metadata = {"Date": None} if suffix == ".svg" else None
-        figure.savefig(
-            stem.with_suffix(suffix),
-            dpi=plots.DPI,
-            bbox_inches="tight",
-            metadata=metadata,
-        )
+        figure.savefig(stem.with_suffix(suffix), dpi=plots.DPI, metadata=metadata)

@@ -73,7 +73,7 @@ def write_sweep(
             {"plan": dict(plan), "picked": picked, "cost": spent, "cells": rows},
         )
         figure = curves_plot(glance, picked)
-        figure.savefig(folder / PLOT, dpi=plots.DPI, bbox_inches="tight")
+        figure.savefig(folder / PLOT, dpi=plots.DPI)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}); make it writable"
