@@ -25,7 +25,8 @@ from chemscale_jax.core.property_predictions import PropertyPredictions
 from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data.input_files import as_files
-from chemscale_jax.data.molecule_input import MoleculeInput, open_input
+from chemscale_jax.data.molecule_input import MoleculeInput
+from chemscale_jax.data.open_input import open_input
 from chemscale_jax.inference import predict_properties, result_table
 from chemscale_jax.inference.embed import Embeddings, EmbedSettings, embed
 from chemscale_jax.inference.molecule_batches import BY_DEVICE, Batching

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
 
     from chemscale_jax.core import partition, processes
     from chemscale_jax.data import cache
-    from chemscale_jax.data.molecule_input import open_input
+    from chemscale_jax.data.open_input import open_input
     from chemscale_jax.inference.embed import EmbedSettings
     from chemscale_jax.inference.embed_files import write_embeddings
     from chemscale_jax.inference.molecule_batches import Batching

@@ -34,7 +34,7 @@ _LOOKED_AT = 100
 def open_geometries(
     path: pathlib.Path, kind: str, max_atoms: int, charge: int | None
 ) -> MoleculeInput:
-    """The records of a file; see `molecule_input.open_input`.
+    """The records of a file; see `open_input.open_input`.
 
     Args:
         path: of the file.

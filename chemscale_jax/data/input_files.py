@@ -11,7 +11,7 @@ import numpy as np
 
 from chemscale_jax.chem.elements import symbol_of
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.molecule_input import open_input
+from chemscale_jax.data.open_input import open_input
 
 _CHARGES = ("charges", "charge")
 
@@ -30,10 +30,10 @@ def as_files(data: Any, folder: pathlib.Path, smiles_col: str = "") -> InputFile
     them by their date.
 
     Args:
-        data: see `molecule_input.open_input`; of several geometries of a molecule the
+        data: see `open_input.open_input`; of several geometries of a molecule the
             first one is written.
         folder: for data.csv and data.xyz.
-        smiles_col: see `molecule_input.open_input`.
+        smiles_col: see `open_input.open_input`.
 
     Raises:
         UserError: there are no molecules in it.

@@ -28,7 +28,8 @@ from chemscale_jax.data.conformed_rows import GEOMETRIES, conformed
 from chemscale_jax.data.conformer_shards import store_records
 from chemscale_jax.data.conformer_store import ConformerStore
 from chemscale_jax.data.label_columns import read_labels
-from chemscale_jax.data.molecule_input import MoleculeInput, UnreadRow, open_input
+from chemscale_jax.data.molecule_input import MoleculeInput, UnreadRow
+from chemscale_jax.data.open_input import open_input
 
 # Keeps the random rows apart from other random numbers of the same seed.
 _ROWS_STREAM = 3 << 32

@@ -20,7 +20,7 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def open_memory(source: Any, smiles_col: str, max_atoms: int) -> MoleculeInput:
-    """The rows of what is in memory; see `molecule_input.open_input`."""
+    """The rows of what is in memory; see `open_input.open_input`."""
     if isinstance(source, Mapping):
         return _open_columns("the dictionary", source, smiles_col, max_atoms)
     if hasattr(source, "columns"):

@@ -14,7 +14,7 @@ from chemscale_jax.data.text_layout import Layout
 
 
 def open_table(path: pathlib.Path, smiles_col: str, max_atoms: int) -> MoleculeInput:
-    """The rows of a table; see `molecule_input.open_input`."""
+    """The rows of a table; see `open_input.open_input`."""
     source = open_text(path, smiles_col)
     if isinstance(source, ParquetText):
         return _open_parquet(source, max_atoms)

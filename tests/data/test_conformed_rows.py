@@ -12,7 +12,8 @@ from chemscale_jax.chem.molecule_record import MoleculeRecord
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data import conformed_rows
 from chemscale_jax.data.conformed_rows import conformed
-from chemscale_jax.data.molecule_input import UnreadRow, open_input
+from chemscale_jax.data.molecule_input import UnreadRow
+from chemscale_jax.data.open_input import open_input
 
 SETTINGS = ConformerSettings(count=2, relax_iterations=50)
 SMILES = ["CCO", "not one", "C1CCCCC1", "C", "OCC", "[Na+].[Cl-]"]

@@ -9,7 +9,8 @@ import pytest
 
 from chemscale_jax.chem.conformers import embed
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.molecule_input import MoleculeInput, open_input
+from chemscale_jax.data.molecule_input import MoleculeInput
+from chemscale_jax.data.open_input import open_input
 from tests.chem.hostile_molecules import hostile_blocks, hostile_smiles
 
 BLOCK = """{name}
