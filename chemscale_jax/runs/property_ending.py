@@ -1,7 +1,7 @@
 """The end of a finetuned run: predictions, a baseline and intervals.
 
 A run writes predictions/{valid,heldout}.npz from its best checkpoint, baseline.json,
-calibration.json, split.csv and its report.
+calibration.json and split.csv.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from chemscale_jax.analysis import fingerprint_baseline, report
+from chemscale_jax.analysis import fingerprint_baseline
 from chemscale_jax.analysis.fingerprint_baseline import Labelled
 from chemscale_jax.core import conformal
 from chemscale_jax.core.partition import make_mesh, replicated
@@ -28,10 +28,10 @@ from chemscale_jax.training.lane_programs import Lane
 VALID = "valid"
 
 
-def end_finetuning(lane: Lane, lead: bool) -> str:
-    """Predicts, calibrates and reports a finished run; returns its table."""
+def end_finetuning(lane: Lane, lead: bool) -> None:
+    """Predicts and calibrates with a finished run."""
     if not lead:
-        return ""
+        return
     config, workdir = lane.config, lane.workdir
     # One process predicts all rows, however many trained.
     stream = cast(PropertyStream, lane.stream)
@@ -45,7 +45,6 @@ def end_finetuning(lane: Lane, lead: bool) -> str:
         predictions.save(workdir.predictions / f"{split}.npz")
     write_calibration(workdir, targets, found[VALID], VALID)
     stream.write_split(workdir.path / "split.csv")
-    return report.write_report(workdir)
 
 
 def _predict(

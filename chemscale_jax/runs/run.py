@@ -16,7 +16,7 @@ from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data import cache
 from chemscale_jax.inference import members
 from chemscale_jax.runs.assembly import make_lane, with_start
-from chemscale_jax.runs.endings import ENDINGS
+from chemscale_jax.runs.endings import ENDINGS, end_runs
 from chemscale_jax.training import lane_programs, lanes, loop, records, setup
 from chemscale_jax.training.host import Outcome
 from chemscale_jax.training.optimizer import make_optimizer
@@ -102,8 +102,7 @@ def run(
         print(f"{outcome.state} at step {outcome.progress.step}: {outcome.reason}")
     note(**ending_fields(outcome, elapsed()))
     if outcome.state == "finished":
-        table = ENDINGS[config.task](lane, lead)
-        if lead:
+        for table in end_runs([lane], lead):
             print(table)
     return outcome.state
 
@@ -153,8 +152,7 @@ def run_ensemble(
             for lane, outcome in zip(made, outcomes, strict=True)
             if outcome.state == "finished"
         ]
-        for lane in done:
-            ENDINGS[config.task](lane, lead)
+        end_runs(done, lead)
         if lead and len(done) > 1 and config.task in ENSEMBLES:
             members.write_ensemble(workdir, [lane.workdir for lane in done])
             print(report.write_report(workdir))

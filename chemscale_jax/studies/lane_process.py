@@ -27,7 +27,7 @@ from chemscale_jax.core import partition, processes, selftest  # noqa: E402
 from chemscale_jax.core.errors import UserError  # noqa: E402
 from chemscale_jax.data import cache  # noqa: E402
 from chemscale_jax.runs.assembly import make_lane, with_start  # noqa: E402
-from chemscale_jax.runs.endings import ENDINGS  # noqa: E402
+from chemscale_jax.runs.endings import end_runs  # noqa: E402
 from chemscale_jax.runs.run import ending_fields  # noqa: E402
 from chemscale_jax.studies.lane_groups import APART  # noqa: E402
 from chemscale_jax.training import lane_programs, lanes, setup  # noqa: E402
@@ -133,8 +133,9 @@ class LaneGroup:
             name, step = lane.workdir.path.name, outcome.progress.step
             print(f"{name} {outcome.state} at step {step}: {outcome.reason}")
             self._update(k, **ending_fields(outcome, _elapsed()))
-            if outcome.state == "finished":
-                print(ENDINGS[lane.config.task](lane, True))
+        finished = [k for k in self._moving() if outcomes[k].state == "finished"]
+        for table in end_runs([self._lanes[k] for k in finished], lead=True):
+            print(table)
         sys.stdout.flush()
 
     def _first_step(self) -> None:

@@ -105,10 +105,9 @@ def metric_lines() -> str:
     )
 
 
-@pytest.fixture
-def workdir(tmp_path: pathlib.Path) -> Workdir:
+def hand_made_run(path: pathlib.Path) -> Workdir:
     """A finished run with predictions of two splits."""
-    workdir = Workdir(tmp_path / "run")
+    workdir = Workdir(path)
     workdir.predictions.mkdir(parents=True)
     write_json(workdir.config_json, CONFIG)
     write_json(workdir.run_json, RUN)
@@ -122,6 +121,11 @@ def workdir(tmp_path: pathlib.Path) -> Workdir:
         workdir.predictions / "heldout.npz", allow_pickle=False, **many_frames(1, 0.2)
     )
     return workdir
+
+
+@pytest.fixture
+def workdir(tmp_path: pathlib.Path) -> Workdir:
+    return hand_made_run(tmp_path / "run")
 
 
 @pytest.fixture
