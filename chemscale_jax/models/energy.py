@@ -2,14 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import e3nn_jax as e3nn
 import jax
 import jax.numpy as jnp
 
 from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Array, Key, Params
+
+if TYPE_CHECKING:
+    # Of models only, which import it: language models need not wait for it.
+    import e3nn_jax as e3nn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +32,8 @@ class EnergyModel:
     # params, constants, pack -> energy_N in eV, 0 for padding
     energy: Callable[[Params, Params, GraphPack], Array]
     # params, constants, pack -> final features of each atom
-    features: Callable[[Params, Params, GraphPack], e3nn.IrrepsArray]
-    feature_irreps: e3nn.Irreps
+    features: "Callable[[Params, Params, GraphPack], e3nn.IrrepsArray]"
+    feature_irreps: "e3nn.Irreps"
     # (path regex, logical axes) pairs over "params/..." and "constants/..."
     param_axes: tuple[tuple[str, tuple[str | None, ...]], ...]
 
