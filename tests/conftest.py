@@ -4,12 +4,11 @@ import os
 import pathlib
 import tempfile
 
+from tests.xla_flags import EIGHT_DEVICES, QUICK
+
 os.environ["JAX_PLATFORMS"] = os.environ.get("CHEMSCALE_TEST_PLATFORM", "cpu")
-# Tests compile for longer than they compute: without LLVM's optimisation they take a
-# fifth less.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    " --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = " ".join(
+    (os.environ.get("XLA_FLAGS", ""), EIGHT_DEVICES, QUICK)
 )
 
 # The cache's loader reports CPU features in pages of text.

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from chemscale_jax.core.workdir import Workdir
+from tests.xla_flags import QUICK
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Two batch sizes: two groups of lanes, whose programs differ.
@@ -49,7 +50,7 @@ def command(folder, name, *more):
 
 
 def start(folder, name, *more):
-    environ = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environ = {**os.environ, "XLA_FLAGS": QUICK}
     return subprocess.Popen(
         command(folder, name, *more), cwd=ROOT, env=environ, stdout=subprocess.PIPE
     )
