@@ -49,6 +49,12 @@ from chemscale_jax.runs.run import run
 smoke = os.environ.get("CHEMSCALE_SMOKE") == "1"
 form = "smoke" if smoke else "embedded"
 folder = pathlib.Path(f"runs/colab-prompts-{form}")
+# Rows of one length, in one go, and few settings, for which less is compiled.
+tiny, few = [], []
+if smoke:
+    tiny = ["--config.batch.buckets=(128,)", "--config.train.rows_at_once=16"]
+    tiny += ["--config.sample.molecules=0"]
+    few = ["--config.grid.temperature=()", "--config.prompts.lengths=('5', '7')"]
 
 
 def train(name, width):
@@ -59,6 +65,7 @@ def train(name, width):
         f"--config.data.embedded_molecules={200 if smoke else 20_000}",
         "--config.train.epochs=1",
         f"--workdir={folder / name}",
+        *tiny,
     ]
     assert run(main.parse(["colab", *flags])) == "finished"
     return Workdir(folder / name)
@@ -93,6 +100,7 @@ config = main.parse(
         f"--config.models={small.path},{large.path}",
         f"--config.sampling.samples={4 if smoke else 20}",
         f"--workdir={folder / 'study'}",
+        *few,
     ]
 )
 for part in (config.prompts, config.sampling, config.grid):

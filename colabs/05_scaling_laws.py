@@ -106,7 +106,7 @@ for name in ("law_by_data", "law_by_size", "loss_by_compute"):
 # %%
 rows = [
     row
-    for size in np.geomspace(8e4, 1e8, 12)
+    for size in np.geomspace(8e4, 1e8, 6 if smoke else 12)
     for row in planted_rows([size], [20 * size])
 ]
 (analysis,) = study_of(rows, settings=settings).analyses
@@ -135,6 +135,11 @@ for finding in published_laws.audit():
 # %%
 widths = (16,) if smoke else (16, 32, 64)
 molecules = (100, 200, 400) if smoke else (500, 2_000, 8_000, 32_000)
+# Rows of one length, in one go, for which less is compiled.
+tiny = []
+if smoke:
+    tiny = ["--config.batch.buckets=(128,)", "--config.train.rows_at_once=16"]
+    tiny += ["--config.sample.molecules=0", "--config.sample.scored=0"]
 
 
 def train(width, number):
@@ -146,6 +151,7 @@ def train(width, number):
         f"--config.data.embedded_molecules={number}",
         f"--config.train.epochs={1 if smoke else 4}",
         f"--workdir={path}",
+        *tiny,
     ]
     assert run(main.parse(["colab", *flags])) == "finished"
     return Workdir(path)

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from colabs import pair
+from tests.xla_flags import QUICK
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SCRIPTS = pair.scripts()
@@ -62,9 +63,10 @@ def test_installs_on_colab_first_and_has_a_badge(script):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_notebook_runs(script, tmp_path, monkeypatch):
     """In smoke form where CHEMSCALE_SMOKE=1 is set, else in full."""
-    # The tests' eight devices share two cores; a reader's notebook has one device.
-    monkeypatch.delenv("XLA_FLAGS")
     smoke = os.environ.get("CHEMSCALE_SMOKE") == "1"
+    # The tests' eight devices share two cores; a reader's notebook has one device. In
+    # smoke form it compiles for longer than it computes.
+    monkeypatch.setenv("XLA_FLAGS", QUICK if smoke else "")
     notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     nbclient.NotebookClient(
         notebook,
