@@ -10,7 +10,13 @@ from chemscale_jax.core.likelihoods import Likelihoods
 from chemscale_jax.core.workdir import Workdir, read_json
 
 SMOKE = "--config=configs/chemgpt.py:smoke"
+# One device takes all rows of a batch at once, for which less is compiled.
+AT_ONCE = ["--config.mesh.data=1", "--config.train.rows_at_once=8"]
 TINY = [
+    *AT_ONCE,
+    "--config.batch.buckets=(128,)",
+    "--config.batch.rows=8",
+    "--config.batch.tokens=1024",
     "--config.model.width=16",
     "--config.data.embedded_molecules=120",
     "--config.sample.molecules=8",
@@ -86,7 +92,10 @@ def test_an_exported_model_is_fine_tuned(workdir, tmp_path, monkeypatch, capsys)
         "--config.train.epochs=2",
         f"--config.init_from={exported}",
         f"--config.data.path={molecules}",
-        *TINY[2:],
+        *AT_ONCE,
+        "--config.batch.buckets=(48,)",
+        "--config.batch.tokens=384",
+        "--config.sample.molecules=0",
     ]
     path = tmp_path / "tuned"
     assert main.main(["main", *arguments, f"--workdir={path}"]) == 0
