@@ -247,6 +247,8 @@ def test_bad_frames_among_good_ones_are_counted(tmp_path, capsys, monkeypatch):
         [
             "main",
             f"--config={CONFIG}:smoke,width=4,depth=1",
+            "--config.mesh.data=1",
+            "--config.train.rows_at_once=8",
             f"--workdir={tmp_path / 'run'}",
             f"--config.data.path={path}",
             "--config.data.valid_size=35",

@@ -213,7 +213,7 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(
 
 def test_asked_to_stop_it_lets_its_runs_save(fake, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_STEP_S", "0.05")
-    told = fake(policy="full")
+    told = fake((0.1, 0.003), policy="full")
 
     def ask(table, glance):
         if steps_taken(tmp_path / "sweep"):
