@@ -57,6 +57,7 @@ def finetune(table, workdir, *arguments):
                     "--config.batch.buckets=(7,)",
                     "--config.data.max_rows=0",
                     "--config.mesh.data=1",
+                    "--config.train.rows_at_once=8",
                     "--epochs=1",
                     *arguments,
                 ]
