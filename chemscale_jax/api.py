@@ -1,10 +1,11 @@
 """Finetune, predict and embed in a few lines, in the shape that Uni-Mol's tools have.
 
-    from chemscale_jax.api import MolPredict, MolTrain, UniMolRepr
+    from chemscale_jax.api import MolPredict, MolTrain, UniMolRepr, embed
 
     MolTrain(task="regression", target_cols="logS", save_path="sol").fit("mols.csv")
     logS = MolPredict("sol").predict("others.csv")
     vectors = UniMolRepr().get_repr(["CCO", "c1ccccc1"])["cls_repr"]
+    vectors = embed(["CCO", "c1ccccc1"], "chemgpt").values
 
 Molecules come as the path of a csv, smi, parquet, sdf or xyz file, a SMILES string or a
 list of them, a DataFrame, or a dictionary with "smiles", or "atoms" and "coordinates".
@@ -27,13 +28,18 @@ from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data.input_files import as_files
 from chemscale_jax.data.molecule_input import MoleculeInput
 from chemscale_jax.data.open_input import open_input
+from chemscale_jax.inference import embed as embeddings
 from chemscale_jax.inference import predict_properties, result_table
-from chemscale_jax.inference.embed import Embeddings, EmbedSettings, embed
+from chemscale_jax.inference.embed import Embeddings
+from chemscale_jax.inference.embed_molecules import embed
+from chemscale_jax.inference.embed_settings import EmbedSettings
 from chemscale_jax.inference.molecule_batches import BY_DEVICE, Batching
 from chemscale_jax.inference.molecule_model import open_molecule_model
 from chemscale_jax.inference.predict_files import LEVEL, table_columns
 from chemscale_jax.inference.predict_properties import PredictSettings
 from chemscale_jax.runs import property_scores
+
+__all__ = ["MolPredict", "MolTrain", "UniMolRepr", "embed"]
 
 TASKS = {
     "regression": "regression",
@@ -336,7 +342,7 @@ class UniMolRepr:
         settings = EmbedSettings(
             layer=self.layer, level=level, conformers=self.conformers
         )
-        return embed(self.model, source, settings, batching=self.batching)
+        return embeddings.embed(self.model, source, settings, batching=self.batching)
 
 
 def _check_model(model_name: str, data_type: str) -> None:

@@ -80,6 +80,28 @@ class Geometry(NamedTuple):
     reason: str  # why not "3d", else ""
 
 
+class WholeGeometry(NamedTuple):
+    """Conformers of a molecule with its hydrogens, and what SMILES tell of electrons.
+
+    Attributes:
+        numbers_N: uint8, atomic numbers.
+        heavy: places among them of the atoms of the molecule's record, in its order.
+        positions_KN3: float32, angstrom; K is 0 where no geometry was found.
+        charge: elementary charges.
+        unpaired: electrons.
+        status: "3d", "unconverged", or "failed".
+        reason: why not "3d", else "".
+    """
+
+    numbers_N: np.ndarray
+    heavy: np.ndarray
+    positions_KN3: np.ndarray
+    charge: int
+    unpaired: int
+    status: str
+    reason: str
+
+
 def conform(
     record: MoleculeRecord,
     settings: ConformerSettings,
@@ -118,6 +140,44 @@ def conform(
     if geometry.status == "2d":
         return flat(record, geometry.reason)
     return record._replace(**geometry._asdict())
+
+
+def whole_geometry(
+    smiles: str,
+    settings: ConformerSettings,
+    cache: str | os.PathLike | None = None,
+) -> WholeGeometry:
+    """Conformers with all hydrogens, made as those of `conform` are.
+
+    Args:
+        smiles: of a `MoleculeRecord`.
+        settings: how to make them.
+        cache: see `conform`.
+
+    Raises:
+        ValueError: RDKit cannot read the SMILES.
+        UserError: the cache cannot be used.
+    """
+    mol = molecule_of(smiles)
+    with quiet_rdkit():
+        whole = Chem.AddHs(mol)
+    key = f"whole|{cache_key(smiles, settings)}"
+    found = read_geometry(cache, key) if cache else None
+    if found is None:
+        geometry, lasting = _geometry(mol, smiles, settings, whole=True)
+        if cache and lasting:
+            write_geometry(cache, key, *geometry)
+    else:
+        geometry = Geometry(*found)
+    return WholeGeometry(
+        np.array([atom.GetAtomicNum() for atom in whole.GetAtoms()], np.uint8),
+        np.array(heavy_atoms(whole), np.int64),
+        geometry.positions_KN3,
+        Chem.GetFormalCharge(mol),
+        Descriptors.NumRadicalElectrons(mol),
+        "failed" if geometry.status == "2d" else geometry.status,
+        geometry.reason,
+    )
 
 
 def conform_some(
@@ -180,10 +240,19 @@ def _check_order(record: MoleculeRecord, mol: Chem.Mol) -> None:
 
 
 def _geometry(
-    mol: Chem.Mol, smiles: str, settings: ConformerSettings
+    mol: Chem.Mol, smiles: str, settings: ConformerSettings, whole: bool = False
 ) -> tuple[Geometry, bool]:
-    """Conformers, and whether another run would find the same."""
+    """Conformers, and whether another run would find the same.
+
+    Args:
+        mol: without most of its hydrogens.
+        smiles: of the molecule.
+        settings: how to make them.
+        whole: with all hydrogens, in RDKit's order, which puts added ones last.
+    """
     heavy = heavy_atoms(mol)
+    if whole:
+        heavy = list(range(Chem.AddHs(mol).GetNumAtoms()))
     nothing = np.zeros((0, len(heavy), 3), np.float32)
     if len(heavy) == 1:
         return Geometry(np.zeros((1, 1, 3), np.float32), "3d", ""), True

@@ -1,7 +1,7 @@
-"""Files of embeddings: npz, csv or parquet; resumable."""
+"""Files of embeddings: npz, csv, parquet or zarr; resumable."""
 
 import functools
-import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -9,24 +9,33 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-import chemscale_jax
 from chemscale_jax.chem.elements import symbol_of
-from chemscale_jax.core.partition import tree_paths
+from chemscale_jax.core.embedding_readers import ABOUT_KEY
 from chemscale_jax.data.molecule_input import MoleculeInput
-from chemscale_jax.inference import embed, result_parts, result_table
-from chemscale_jax.inference.embed import LAST_LAYER, EmbedSettings
-from chemscale_jax.inference.molecule_batches import BY_DEVICE, Batching, batch_shape
+from chemscale_jax.inference import (
+    embed,
+    embed_zarr,
+    embedder,
+    result_parts,
+    result_table,
+)
+from chemscale_jax.inference.embed_settings import (
+    LAST_LAYER,
+    EmbedSettings,
+    refuse_empty,
+)
+from chemscale_jax.inference.embedder import Embedder
+from chemscale_jax.inference.molecule_batches import BY_DEVICE, Batching
 from chemscale_jax.inference.molecule_model import MoleculeModel
-from chemscale_jax.inference.result_parts import Part
+from chemscale_jax.inference.result_parts import Part, Reading
 
-ENDINGS = (".npz", *result_table.ENDINGS)
+ENDINGS = (".npz", *result_table.ENDINGS, embed_zarr.ENDING)
 
 
 def write_embeddings(
-    model: MoleculeModel,
+    model: Embedder | MoleculeModel,
     source: MoleculeInput,
     out: str | os.PathLike,
     settings: EmbedSettings = LAST_LAYER,
@@ -39,13 +48,14 @@ def write_embeddings(
     """Writes embeddings of all rows, or goes on with a file that was begun.
 
     What is done lies in ``OUT.parts`` until the file is written. An ``.npz`` holds the
-    fields of `embed.Embeddings`, and is gathered in memory; tables are written part by
-    part, and have deviations where the settings ask for several conformers.
+    fields of `embed.Embeddings`, and is gathered in memory; the others are written
+    part by part. Those of molecules have the columns of the input beside them; those
+    of several conformers have deviations.
 
     Args:
-        model: the network.
+        model: from `open_embedder`, or a network of Uni-Mol2.
         source: from `open_input`.
-        out: .npz, .csv or .parquet.
+        out: .npz, .csv, .parquet or .zarr.
         settings: what to read.
         batching: see `embed.embed`.
         workers: see `embed.embed`.
@@ -57,44 +67,40 @@ def write_embeddings(
 
     Raises:
         UserError: the file cannot be written, was begun with something else, or there
-            is no such layer, or no row.
+            is no such layer or pool, or no row.
     """
     path = pathlib.Path(out).expanduser()
-    result_table.check_writable(path, ENDINGS)
-    wide = settings.level == "molecule" and path.suffix != ".npz"
-    columns = source.columns if wide else ()
-    work = embed.make_work(model, settings, batching, columns)
-    rows = embed.read_rows(source, settings, workers, cache, progress)
+    if path.suffix == embed_zarr.ENDING:
+        embed_zarr.check_writable(path)
+    else:
+        result_table.check_writable(path, ENDINGS)
+    maker = embed.as_embedder(model)
+    settings = maker.settled(settings)
+    columns = source.columns if settings.level == "molecule" else ()
+    work = maker.make_work(settings, batching, columns)
+    rows = maker.read_rows(source, settings, Reading(workers, cache, progress))
     folder = result_table.parts_folder(path)
+    known = embedder.identity(maker, batching)
     stamp = {
         "input": dict(source.identity),
-        **identity(model, batching),
+        **known,
         "settings": repr(settings),
         "columns": list(columns),
     }
+    layers = maker.layers(settings)
+    about = embedder.facts(maker, settings) | {"weights": known["weights"]}
     kept = result_parts.kept_parts(rows, work, folder, stamp)
     statuses: Counter[str] = Counter()
     parts = _counted(kept, statuses)
     if path.suffix == ".npz":
-        embed.gather(parts, model, settings).save(path)
+        embed.gather(parts, layers, about).save(path)
+    elif path.suffix == embed_zarr.ENDING:
+        embed_zarr.write(path, parts, layers, about)
     else:
-        result_table.write_table(path, _tables(parts, model, settings))
+        facts = {ABOUT_KEY: json.dumps(about).encode()}
+        result_table.write_table(path, _tables(parts, layers, settings), facts)
     shutil.rmtree(folder)
     return statuses
-
-
-def identity(model: MoleculeModel, batching: Batching) -> dict[str, Any]:
-    """What results depend on besides the molecules, JSON-able."""
-    digest = hashlib.sha256(repr(model.options).encode())
-    weights = {"params": model.params, "head": model.head}
-    for name, leaf in zip(tree_paths(weights), jax.tree.leaves(weights), strict=True):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return {
-        "weights": digest.hexdigest(),
-        "rows of 23 atoms": batch_shape(23, batching).rows,
-        "version": chemscale_jax.__version__,
-    }
 
 
 def _counted(parts: Iterator[Part], statuses: Counter[str]) -> Iterator[Part]:
@@ -104,10 +110,9 @@ def _counted(parts: Iterator[Part], statuses: Counter[str]) -> Iterator[Part]:
 
 
 def _tables(
-    parts: Iterator[Part], model: MoleculeModel, settings: EmbedSettings
+    parts: Iterator[Part], layers: list[int], settings: EmbedSettings
 ) -> Iterator[Mapping[str, Any]]:
     """Columns of a table for every part, and at least one part."""
-    layers = embed.layers_of(model.options, settings.layer)
     make = _molecule_columns
     if settings.level != "molecule":
         make = functools.partial(_place_columns, pairs=settings.level == "pair")
@@ -128,7 +133,7 @@ def _tables(
                 columns[shown] = values
         yield columns
     if empty:
-        embed.refuse_empty()
+        refuse_empty()
 
 
 def _molecule_columns(part: Part) -> tuple[dict[str, Any], None]:

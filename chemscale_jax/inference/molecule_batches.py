@@ -36,11 +36,14 @@ class Batching(NamedTuple):
         pairs: of places in a batch, see `batch_shape`; 0: by the kind of device.
         drop_features: withhold features of atoms and bonds.
         mesh: devices over which rows are spread.
+        places: of a batch of other models: tokens of a language model, atoms of a
+            force field; 0: by the kind of device.
     """
 
     pairs: int = 0
     drop_features: bool = False
     mesh: Mesh | None = None
+    places: int = 0
 
 
 BY_DEVICE = Batching()

@@ -13,9 +13,10 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import write_json
 from chemscale_jax.data.molecule_input import MoleculeInput
 from chemscale_jax.inference import predict_properties, result_parts, result_table
-from chemscale_jax.inference.embed import refuse_empty
-from chemscale_jax.inference.embed_files import identity
+from chemscale_jax.inference.embed_settings import refuse_empty
+from chemscale_jax.inference.embedder import identity
 from chemscale_jax.inference.molecule_batches import BY_DEVICE, Batching
+from chemscale_jax.inference.molecule_embeddings import MoleculeEmbedder
 from chemscale_jax.inference.predict_properties import (
     AS_TRAINED,
     PredictedProperties,
@@ -72,7 +73,9 @@ def write_predictions(
     folder = result_table.parts_folder(path)
     stamp = {
         "input": dict(source.identity),
-        "members": [identity(member, batching) for member in model.members],
+        "members": [
+            identity(MoleculeEmbedder(member), batching) for member in model.members
+        ],
         "settings": repr(settings),
     }
     statuses: Counter[str] = Counter()

@@ -28,7 +28,8 @@ from chemscale_jax.data.conformed_rows import conformed
 from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference import molecule_batches as batches
 from chemscale_jax.inference import result_parts
-from chemscale_jax.inference.embed import refuse_empty, row_fields
+from chemscale_jax.inference.embed_settings import refuse_empty
+from chemscale_jax.inference.embedding_parts import row_fields
 from chemscale_jax.inference.molecule_batches import BY_DEVICE, Batching
 from chemscale_jax.inference.molecule_model import (
     MoleculeModel,
@@ -238,7 +239,7 @@ def make_work(
     Args:
         model: the networks.
         batching: how molecules share batches.
-        columns: of the input, to be kept; see `embed.row_fields`.
+        columns: of the input, to be kept; see `embedding_parts.row_fields`.
     """
 
     def work(rows: Sequence[InputRow]) -> Part:

@@ -6,6 +6,7 @@ so a run that was killed and given again ends with the same result.
 
 import io
 import itertools
+import os
 import pathlib
 import struct
 import sys
@@ -16,7 +17,6 @@ import numpy as np
 from tqdm import tqdm
 
 from chemscale_jax.data.journaled_files import JournaledFiles
-from chemscale_jax.data.molecule_input import InputRow
 
 Part = dict[str, np.ndarray]
 # Seconds between redrawings of the bar where nobody watches it move.
@@ -24,18 +24,32 @@ _LOG_INTERVAL_S = 30.0
 _SIZE = struct.Struct("<Q")
 
 
+class Reading(NamedTuple):
+    """How rows are read.
+
+    Attributes:
+        workers: processes that make conformers; default one for each core.
+        cache: file of finished conformers; "": that of the package; None: none.
+        progress: whether there is a bar.
+    """
+
+    workers: int | None = None
+    cache: str | os.PathLike | None = ""
+    progress: bool = False
+
+
 class Rows(NamedTuple):
     """Rows of input, and how to work on them.
 
     Attributes:
-        read: from the row of a number on.
+        read: from the row of a number on; `InputRow` or what has its fields.
         total: how many there are; None: nobody knows.
         size: rows of a part.
         label: of the progress bar.
         progress: whether there is a bar.
     """
 
-    read: Callable[[int], Iterator[InputRow]]
+    read: Callable[[int], Iterator[Any]]
     total: int | None
     size: int
     label: str = ""
@@ -43,7 +57,7 @@ class Rows(NamedTuple):
 
 
 def compute_parts(
-    rows: Rows, work: Callable[[Sequence[InputRow]], Part], start: int = 0
+    rows: Rows, work: Callable[[Sequence[Any]], Part], start: int = 0
 ) -> Iterator[Part]:
     """What ``work`` makes of the rows from ``start`` on, part after part."""
     with tqdm(
@@ -63,7 +77,7 @@ def compute_parts(
 
 def kept_parts(
     rows: Rows,
-    work: Callable[[Sequence[InputRow]], Part],
+    work: Callable[[Sequence[Any]], Part],
     folder: pathlib.Path,
     settings: Mapping[str, Any],
 ) -> Iterator[Part]:
@@ -102,7 +116,7 @@ def texts(values: Sequence[str]) -> np.ndarray:
     return np.array(list(values), np.str_)
 
 
-def _counted(rows: Iterator[InputRow], bar: tqdm) -> Iterator[InputRow]:
+def _counted(rows: Iterator[Any], bar: tqdm) -> Iterator[Any]:
     for row in rows:
         yield row
         bar.update()

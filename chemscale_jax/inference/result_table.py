@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from chemscale_jax.core.embedding_readers import COLUMN
 from chemscale_jax.core.errors import UserError
 
 # Columns by name: strings, whole numbers (masked ones are missing), numbers (NaN is
@@ -17,8 +18,6 @@ from chemscale_jax.core.errors import UserError
 # NAME_1, ..., and lists in parquet.
 Columns = Mapping[str, Any]
 ENDINGS = (".csv", ".parquet")
-# Before the names of columns of the input, in parts.
-INPUT = "input/"
 
 
 def check_writable(path: pathlib.Path, endings: Sequence[str] = ENDINGS) -> None:
@@ -43,18 +42,25 @@ def parts_folder(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.name}.parts")
 
 
-def write_table(path: pathlib.Path, parts: Iterator[Columns]) -> int:
+def write_table(
+    path: pathlib.Path,
+    parts: Iterator[Columns],
+    facts: Mapping[bytes, bytes] | None = None,
+) -> int:
     """Writes a table in one piece: a kill leaves the file that was there.
 
     Args:
         path: ends in .csv or .parquet.
         parts: consecutive rows; at least one part, all with the same columns.
+        facts: metadata of a parquet file; csv has no place for them.
 
     Returns:
         The number of rows.
     """
-    write = _write_parquet if path.suffix == ".parquet" else _write_csv
-    return replaced(path, functools.partial(write, parts=parts))
+    write = functools.partial(_write_csv, parts=parts)
+    if path.suffix == ".parquet":
+        write = functools.partial(_write_parquet, parts=parts, facts=facts or {})
+    return replaced(path, write)
 
 
 def replaced(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> Any:
@@ -81,9 +87,9 @@ def with_input(part: Mapping[str, np.ndarray], own: Columns) -> dict[str, Any]:
         own: columns, see `write_table`.
     """
     given = {
-        field.removeprefix(INPUT): values
+        field.removeprefix(COLUMN): values
         for field, values in part.items()
-        if field.startswith(INPUT)
+        if field.startswith(COLUMN)
     }
     taken = {f"input_{name}" if name in own else name: x for name, x in given.items()}
     return {**taken, **own}
@@ -125,7 +131,9 @@ def _cells(values: np.ndarray) -> list[str]:
     return ["" if x is None else str(x) for x in values.tolist()]
 
 
-def _write_parquet(path: pathlib.Path, parts: Iterator[Columns]) -> int:
+def _write_parquet(
+    path: pathlib.Path, parts: Iterator[Columns], facts: Mapping[bytes, bytes]
+) -> int:
     pyarrow, parquet = _pyarrow(path)
     count, writer = 0, None
     try:
@@ -133,6 +141,7 @@ def _write_parquet(path: pathlib.Path, parts: Iterator[Columns]) -> int:
             table = pyarrow.table(
                 {name: _arrow(pyarrow, np.asanyarray(x)) for name, x in part.items()}
             )
+            table = table.replace_schema_metadata(dict(facts))
             if writer is None:
                 writer = parquet.ParquetWriter(path, table.schema)
             writer.write_table(table)

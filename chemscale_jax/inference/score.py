@@ -56,7 +56,7 @@ def token_log_probs(
     order = np.argsort(lengths, kind="stable")
     first = 0
     while first < len(order):
-        L = _padded_length(options, int(lengths[order[first]]))
+        L = padded_length(options, int(lengths[order[first]]))
         # A power of two, so that few sizes are compiled.
         most = rows_bucket(max(batch_tokens // L // 2, 1) + 1, mesh)
         rows = order[first : first + most]
@@ -91,7 +91,8 @@ def log_likelihoods(
     return np.array([score.sum(dtype=np.float64) for score in scores])
 
 
-def _padded_length(options: GptOptions, length: int) -> int:
+def padded_length(options: GptOptions, length: int) -> int:
+    """Places of the rows that sequences of some length stand in."""
     L = bucket(LENGTHS, length)
     if L > LENGTHS[-1]:
         L = -(-length // LENGTHS[-1]) * LENGTHS[-1]

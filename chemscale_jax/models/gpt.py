@@ -140,19 +140,7 @@ def hidden(
         layer: 0: the embeddings; depth or -1: after the last layer and its norm.
     """
     depth = options.depth if layer == -1 else layer
-    attend = attention.rows_attention(
-        attention.choose(
-            options.attention, options.width // options.heads, options.dtype
-        ),
-        tokens_BL.shape[1],
-        options.window,
-        segment_BL if options.segments else None,
-    )
-
-    def block(params: Params, x_BLD: Array, kind: str) -> Array:
-        q, k, v = _queries_keys_values(options, params, x_BLD)
-        out = attend(q, k, v, kind == "local")
-        return _after_attention(options, params, x_BLD, out)
+    block = _block_of(options, tokens_BL, segment_BL)
 
     def turn(x_BLD: Array, pair: Params) -> tuple[Array, None]:
         for kind in KINDS:
@@ -168,6 +156,37 @@ def hidden(
         last = jax.tree.map(lambda x: x[depth // 2], params["pairs"]["global"])
         x_BLD = block(last, x_BLD, "global")
     return _layer_norm(params["norm"], x_BLD) if depth == options.depth else x_BLD
+
+
+def read_layers(
+    options: GptOptions,
+    params: Params,
+    tokens_BL: Array,
+    segment_BL: Array,
+    position_BL: Array,
+    read: Callable[[Array], Array],
+) -> Array:
+    """What ``read`` makes of the state that `hidden` gives for each layer, in one pass.
+
+    Only this is kept, so that all layers take little more memory than one.
+
+    Returns:
+        (depth + 1, ...), the embeddings first.
+    """
+    block = _block_of(options, tokens_BL, segment_BL)
+
+    def turn(x_BLD: Array, pair: Params) -> tuple[Array, Array]:
+        found = []
+        for kind in KINDS:
+            x_BLD = block(pair[kind], x_BLD, kind)
+            found.append(read(x_BLD))
+        return x_BLD, jnp.stack(found)
+
+    start_BLD = _embed(params, tokens_BL, position_BL)
+    end_BLD, found = jax.lax.scan(turn, start_BLD, params["pairs"])
+    found = found.reshape(options.depth, *found.shape[2:])[:-1]
+    last = read(_layer_norm(params["norm"], end_BLD))
+    return jnp.concatenate([read(start_BLD)[None], found, last[None]])
 
 
 def attention_weights(
@@ -228,6 +247,27 @@ def prompt_pass(
     x_BLD = _layer_norm(params["norm"], x_BLD)
     kept = kept.reshape(options.depth, *kept.shape[2:])
     return _head(options, params, x_BLD), kept
+
+
+def _block_of(
+    options: GptOptions, tokens_BL: Array, segment_BL: Array
+) -> Callable[[Params, Array, str], Array]:
+    """One layer of either kind over rows of segments."""
+    attend = attention.rows_attention(
+        attention.choose(
+            options.attention, options.width // options.heads, options.dtype
+        ),
+        tokens_BL.shape[1],
+        options.window,
+        segment_BL if options.segments else None,
+    )
+
+    def block(params: Params, x_BLD: Array, kind: str) -> Array:
+        q, k, v = _queries_keys_values(options, params, x_BLD)
+        out = attend(q, k, v, kind == "local")
+        return _after_attention(options, params, x_BLD, out)
+
+    return block
 
 
 def _embed(params: Params, tokens_BL: Array, position_BL: Array) -> Array:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from chemscale_jax.analysis.property_metrics import METRICS, measure
+from chemscale_jax.core.embedding_readers import COLUMN
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data.label_columns import read_labels
-from chemscale_jax.inference.result_table import INPUT
 
 ALL = ("none", "all", "")
 # What else they are called.
@@ -70,12 +70,12 @@ def labels(targets: Mapping[str, Any], part: Mapping[str, np.ndarray]) -> np.nda
         UserError: a column is missing, or holds no labels.
     """
     names = targets["names"]
-    if lacking := [name for name in names if f"{INPUT}{name}" not in part]:
+    if lacking := [name for name in names if f"{COLUMN}{name}" not in part]:
         raise UserError(
             f"metrics need the column {lacking[0]!r}, which the data do not have: "
             "leave metrics out"
         )
-    table = {name: part[f"{INPUT}{name}"].tolist() for name in names}
+    table = {name: part[f"{COLUMN}{name}"].tolist() for name in names}
     found = read_labels(table, targets=tuple(names), kind=targets["kind"])
     if targets["kind"] != "multiclass":
         return found.values_RT

@@ -9,7 +9,7 @@ from pyarrow import parquet
 from chemscale_jax.__main__ import main
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data.open_input import open_input
-from chemscale_jax.inference import embed
+from chemscale_jax.inference import molecule_embeddings
 from chemscale_jax.inference.embed import Embeddings, EmbedSettings
 from chemscale_jax.inference.embed_files import write_embeddings
 from chemscale_jax.inference.molecule_batches import Batching
@@ -104,9 +104,10 @@ def make_noting(work, done):
 
 
 def test_a_killed_run_goes_on(model, source, tmp_path, monkeypatch):
-    monkeypatch.setitem(embed._PART_ROWS, "molecule", 2)
+    monkeypatch.setitem(molecule_embeddings._PART_ROWS, "molecule", 2)
     write(model, source, tmp_path / "unbroken.csv")
-    make = embed.make_work
+    embedder = molecule_embeddings.MoleculeEmbedder
+    make = embedder.make_work
 
     def dying(*args):
         work = make(*args)
@@ -118,10 +119,10 @@ def test_a_killed_run_goes_on(model, source, tmp_path, monkeypatch):
 
         return one
 
-    monkeypatch.setattr(embed, "make_work", dying)
+    monkeypatch.setattr(embedder, "make_work", dying)
     with pytest.raises(KilledError):
         write(model, source, tmp_path / "a.csv")
-    monkeypatch.setattr(embed, "make_work", make)
+    monkeypatch.setattr(embedder, "make_work", make)
     assert not (tmp_path / "a.csv").exists()
     # The end of the last part is torn off: it is made again.
     torn = tmp_path / "a.csv.parts" / "results.part"
@@ -130,7 +131,7 @@ def test_a_killed_run_goes_on(model, source, tmp_path, monkeypatch):
         write(model, source, tmp_path / "a.csv", pool="mean")
     done = []
     monkeypatch.setattr(
-        embed, "make_work", lambda *args: make_noting(make(*args), done)
+        embedder, "make_work", lambda *args: make_noting(make(*args), done)
     )
     write(model, source, tmp_path / "a.csv")
     assert done == [2, 4, 6]
@@ -152,7 +153,7 @@ def test_the_command(workdir, source, tmp_path, monkeypatch, capsys):
 
 def test_what_is_refused(model, source, tmp_path):
     for name, message in (
-        ("a.txt", "must end in .npz or .csv or .parquet"),
+        ("a.txt", "must end in .npz or .csv or .parquet or .zarr"),
         ("none/a.csv", "is not a folder"),
     ):
         with pytest.raises(UserError, match=message):
