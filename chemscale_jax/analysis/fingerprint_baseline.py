@@ -94,7 +94,7 @@ def fit_baseline(
         raise UserError("no training molecule has a label: check the names of targets")
     began = time.monotonic()
     facts = {
-        "metric": _metric(kind).title,
+        "metric": compared_by(kind).title,
         "trivial": trivial(train.true, kind, classes).tolist(),
         "size": _fit_sizes(train, processes) if kind == "regression" else [],
     }
@@ -162,8 +162,8 @@ def _best(
     rows, judged = np.isfinite(true), np.isfinite(valid_true)
     made = {}
     for model in (FOREST, BOOSTING) if judged.any() else (FOREST,):
-        made[model] = _fit(model, x[rows], true[rows], kind, classes, settings)
-    metric, values = _metric(kind), {}
+        made[model] = fit_target(model, x[rows], true[rows], kind, classes, settings)
+    metric, values = compared_by(kind), {}
     for model, predict in made.items() if judged.any() else ():
         found = predict(valid_x[judged])
         column = found if kind == "multiclass" else found[:, 0]
@@ -174,14 +174,27 @@ def _best(
     return fact, made[model]
 
 
-def _fit(
+def fit_target(
     model: str,
     x: np.ndarray,
     true: np.ndarray,
     kind: str,
     classes: int,
     settings: Mapping[str, int],
+    *,
+    balanced: bool = False,
 ) -> simple_models.Predict:
+    """A forest or boosted trees of one target; a constant where all labels are equal.
+
+    Args:
+        model: FOREST or BOOSTING of `simple_models`.
+        x: (M, features).
+        true: (M,) without gaps, at least one.
+        kind: one of KINDS.
+        classes: how many there are, for multiclass.
+        settings: "seed", "trees" and "processes" of `simple_models`.
+        balanced: whether classes count alike, see `simple_models.fit_classes`.
+    """
     if len(np.unique(true)) < 2:
         constant = trivial(true[:, None], kind, classes)
         return lambda new: np.tile(constant, (len(new), 1))
@@ -189,12 +202,17 @@ def _fit(
         return simple_models.fit_numbers(model, x, true, **settings)
     label = true.astype(np.int64)
     if kind == "multiclass":
-        return simple_models.fit_classes(model, x, label, classes, **settings)
-    chances = simple_models.fit_classes(model, x, label, 2, **settings)
+        return simple_models.fit_classes(
+            model, x, label, classes, balanced=balanced, **settings
+        )
+    chances = simple_models.fit_classes(
+        model, x, label, 2, balanced=balanced, **settings
+    )
     return lambda new: chances(new)[:, 1:]
 
 
-def _metric(kind: str) -> Metric:
+def compared_by(kind: str) -> Metric:
+    """The metric by which one of several models is chosen; lower is better."""
     (metric,) = (m for m in METRICS[kind] if m.name == _COMPARED_BY[kind])
     return metric
 

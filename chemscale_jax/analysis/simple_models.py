@@ -57,24 +57,38 @@ def fit_classes(
     seed: int,
     trees: int,
     processes: int,
+    balanced: bool = False,
 ) -> Predict:
     """Learns chances of classes 0 ... C - 1, at least one of which occurs.
 
     Chances are mixed with the frequencies in the training set, as if one more tree
     knew nothing else: so none is 0 for sure, which one mistake would make infinitely
     wrong.
+
+    Args:
+        model: FOREST or BOOSTING.
+        x: (M, features).
+        y: (M,) int.
+        classes: C.
+        seed: of all that is random.
+        trees: of a forest.
+        processes: threads of a forest.
+        balanced: whether all classes that occur weigh the same when trees are grown;
+            chances are brought back to the frequencies, see `at_frequencies`.
     """
+    weight = "balanced" if balanced else None
     if model == BOOSTING:
         # Stopping parts the labels, and needs two of each class.
         rarest = np.unique_counts(y).counts.min()
         stop = len(y) >= _LEAST_TO_STOP and rarest >= _LEAST_OF_CLASS
         settings = _boosting(len(y), bool(stop), seed)
         with threadpool_limits(1, "openmp"):  # more wait for each other
-            made = HistGradientBoostingClassifier(**settings).fit(x, y)
+            made = HistGradientBoostingClassifier(class_weight=weight, **settings)
+            made.fit(x, y)
     else:
-        made = RandomForestClassifier(trees, n_jobs=processes, random_state=seed).fit(
-            x, y
-        )
+        made = RandomForestClassifier(
+            trees, class_weight=weight, n_jobs=processes, random_state=seed
+        ).fit(x, y)
         made.set_params(n_jobs=1)
     known = np.asarray(made.classes_, np.int64)
     frequent = np.bincount(y, minlength=classes) / len(y)
@@ -82,9 +96,27 @@ def fit_classes(
     def chances(new: np.ndarray) -> np.ndarray:
         found = np.zeros((len(new), classes))
         found[:, known] = made.predict_proba(new)
+        if balanced:
+            found = at_frequencies(found, frequent)
         return (found * trees + frequent) / (trees + 1)
 
     return chances
+
+
+def at_frequencies(chances: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """Chances where classes are as frequent as they are, not all alike.
+
+    A model whose classes were weighted by 1 / frequency gives chances of a world in
+    which they are equally frequent; Bayes' rule takes them to the real one (Saerens,
+    Latinne and Decaestecker 2002). The order of molecules by the chance of one
+    of two classes stays.
+
+    Args:
+        chances: (M, C), each row with some chance of a class that occurs.
+        frequencies: (C,) in the training set.
+    """
+    found = chances * frequencies
+    return found / found.sum(1, keepdims=True)
 
 
 def _boosting(molecules: int, stop: bool, seed: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Config
 from chemscale_jax.data.labelled_molecules import LabelledMolecules
 from chemscale_jax.data.split_files import read_split
+from chemscale_jax.data.split_folds import deal_folds, sizes_of
 
 KINDS = {
     "random": "molecules at random",
@@ -212,7 +213,7 @@ def _dealt(
         strata = _strata(molecules.targets_MT[own], molecules.kind)
     fixed = data.split == "scaffold"
     if data.folds:
-        fold = _folds(blocks, strata, data.folds, None if fixed else rng)
+        fold = deal_folds(blocks, strata, data.folds, None if fixed else rng)
         if len(np.unique(fold)) < data.folds:
             raise UserError(
                 f"of config.data.folds={data.folds}, some would be empty, since too "
@@ -248,14 +249,6 @@ def _strata(targets_MT: np.ndarray, kind: str) -> np.ndarray:
     return strata + 1
 
 
-def _sizes(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First molecule of each block, block of each molecule, molecules of each block."""
-    _, first, place, sizes = np.unique(
-        blocks, return_index=True, return_inverse=True, return_counts=True
-    )
-    return first, place, sizes
-
-
 def _part(
     blocks: np.ndarray,
     strata: np.ndarray,
@@ -273,7 +266,7 @@ def _part(
     chosen = np.zeros(len(blocks), bool)
     if not wanted or not len(blocks):
         return chosen
-    first, place, sizes = _sizes(blocks)
+    first, place, sizes = sizes_of(blocks)
     if rng is None:
         order = np.lexsort((-first, sizes))
     elif strata.any():
@@ -305,25 +298,6 @@ def _spread(strata: np.ndarray, share: float, rng: np.random.Generator) -> np.nd
     passes = np.diff(steps) > 0
     others = rng.permutation(drawn[~passes])
     return np.concatenate([rng.permutation(drawn[passes]), others])
-
-
-def _folds(
-    blocks: np.ndarray, strata: np.ndarray, folds: int, rng: np.random.Generator | None
-) -> np.ndarray:
-    """Number of each molecule's fold: large blocks first, each to the smallest fold."""
-    first, place, sizes = _sizes(blocks)
-    drawn = np.argsort(first) if rng is None else rng.permutation(len(sizes))
-    if strata.any():
-        # One after the other within strata: equal numbers of each in all folds.
-        drawn = drawn[np.argsort(strata[first][drawn], kind="stable")]
-        fold = np.empty(len(sizes), np.int64)
-        fold[drawn] = np.arange(len(sizes)) % folds
-        return fold[place]
-    fold, filled = np.empty(len(sizes), np.int64), np.zeros(folds, np.int64)
-    for block in drawn[np.argsort(-sizes[drawn], kind="stable")]:
-        fold[block] = filled.argmin()
-        filled[fold[block]] += sizes[block]
-    return fold[place]
 
 
 def _given(molecules: LabelledMolecules, own: np.ndarray, data: Config) -> Parts:
