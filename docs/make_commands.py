@@ -18,6 +18,7 @@ from chemscale_jax.commands import COMMANDS, load
 
 ROOT = pathlib.Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "commands.md"
+LAUNCHERS = ("local", "slurm", "xm_launch")
 
 INTRODUCTION = """\
 # Commands
@@ -42,9 +43,10 @@ def helps() -> Iterator[tuple[str, str]]:
         yield f"chemscale {name}", printed(command.main)
     # launch/ is no package: its files are run from a checkout.
     sys.path.insert(0, str(ROOT))
-    local = importlib.import_module("launch.local")
+    launchers = [importlib.import_module(f"launch.{name}") for name in LAUNCHERS]
     sys.path.remove(str(ROOT))
-    yield "python launch/local.py", printed(local.main)
+    for name, launcher in zip(LAUNCHERS, launchers, strict=True):
+        yield f"python launch/{name}.py", printed(launcher.main)
 
 
 def printed(

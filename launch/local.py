@@ -1,4 +1,4 @@
-"""Runs every cell of a config's sweep() in processes of this machine.
+"""Runs every cell of a config in processes of this machine.
 
 A cell is one run of the trainer, in a folder of its own. The same command goes on
 where a sweep was stopped: cells that are finished are skipped, the others resume.
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.studies.cells import check_overrides, expand
+from chemscale_jax.studies import launch_arguments
 from chemscale_jax.studies.local_processes import CellRuns, places_of
 from chemscale_jax.studies.place_arguments import add_place_arguments
 
@@ -26,7 +26,7 @@ PROGRAM = (sys.executable, "-m", "chemscale_jax.main")
 
 
 def main(argv: Sequence[str], program: Sequence[str] = PROGRAM) -> int:
-    """Runs a sweep; the exit status is 0 if all its cells are finished.
+    """Runs the cells; the exit status is 0 if all of them are finished.
 
     Args:
         argv: the arguments after the program's name.
@@ -34,8 +34,8 @@ def main(argv: Sequence[str], program: Sequence[str] = PROGRAM) -> int:
     """
     args, overrides = make_parser().parse_known_args(argv)
     try:
-        check_overrides(overrides)
-        cells = expand(args.config, pathlib.Path(args.workdir), overrides)
+        folder = pathlib.Path(args.workdir)
+        cells = launch_arguments.chosen_cells(args, overrides, folder)
         places = places_of(args.jobs, args.devices)
         if args.dry_run:
             for cell in cells:
@@ -55,20 +55,8 @@ def main(argv: Sequence[str], program: Sequence[str] = PROGRAM) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python launch/local.py",
-        description=__doc__,
-        epilog=f"Other arguments of the form --config.KEY=VALUE go to every cell.\n\n"
-        f"{EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
-    parser.add_argument("--workdir", required=True, help="holds a folder per cell")
+    parser = launch_arguments.make_parser("launch/local.py", __doc__, EXAMPLE)
     add_place_arguments(parser)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the commands and run nothing"
-    )
     return parser
 
 

@@ -11,13 +11,17 @@ from chemscale_jax.commands import COMMANDS
 from chemscale_jax.core.workdir import METRIC_FIELDS, SCHEMA_VERSION
 from chemscale_jax.training.setup import describe_run
 from docs import make_commands
-from launch import local
+from launch import local, slurm, xm_launch
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What stands before the arguments, in a line of a page.
 TRAINERS = ("python -m chemscale_jax.main", "chemscale train")
-LAUNCHER = "python launch/local.py"
+LAUNCHERS = {
+    "python launch/local.py": local.main,
+    "python launch/slurm.py": slurm.main,
+    "python launch/xm_launch.py": xm_launch.main,
+}
 # Commands that pass fields of a config on to the runs they start.
 MANY_RUNS = ("sweep", "study", "plan")
 
@@ -60,10 +64,12 @@ def check(line):
         if line.startswith(f"{start} "):
             main.parse(["chemscale", *shlex.split(line.removeprefix(start))])
             return
-    if line.startswith(f"{LAUNCHER} "):
-        arguments = shlex.split(line.removeprefix(LAUNCHER))
-        assert local.main([*arguments, "--dry-run"]) == 0
-        return
+    for start, launcher in LAUNCHERS.items():
+        if line.startswith(f"{start} "):
+            # In front, since what follows -- is another command.
+            arguments = shlex.split(line.removeprefix(start))
+            assert launcher(["--dry-run", *arguments]) == 0
+            return
     if line.startswith("python -m chemscale_jax"):
         return  # names a program, without arguments
     _, name, *arguments = shlex.split(line)
@@ -107,6 +113,7 @@ def test_checks_of_commands_can_fail():
         "chemscale report --wordkir=DIR",
         "chemscale no_such",
         "python launch/local.py --config=configs/no_such.py --workdir=x",
+        "python launch/slurm.py --config=configs/painn_ani1x.py --workdir=x --nods=2",
     ):
         with pytest.raises((AssertionError, ValueError)):
             check(line)

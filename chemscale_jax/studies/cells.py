@@ -73,7 +73,10 @@ def expand(config: str, folder: pathlib.Path, overrides: Sequence[str]) -> list[
         config_files.load_module(config_files.find(file)), "sweep", None
     )
     if sweep is None:
-        raise UserError(f"{file} has no sweep(); run it with chemscale train")
+        raise UserError(
+            f"{file} has no sweep(); run it with chemscale train, or give a launcher "
+            "--cells=single"
+        )
     return make_cells(config, folder, overrides, sweep(), f"sweep() of {file}")
 
 
@@ -117,7 +120,32 @@ def make_cell(
 ) -> Cell:
     """One cell; see `make_cells`."""
     name = cell_name(chosen)
-    workdir = Workdir(folder / name)
+    return _cell(name, config, Workdir(folder / name), overrides, chosen)
+
+
+def single_cell(config: str, folder: pathlib.Path, overrides: Sequence[str]) -> Cell:
+    """The one run of a config, whose folder it has for itself.
+
+    Args:
+        config: a config file, with or without arguments after a colon.
+        folder: of the run.
+        overrides: arguments of the run.
+
+    Raises:
+        UserError: an override does not fit the config, or the folder holds the run of
+            another config.
+    """
+    name = pathlib.Path(config.partition(":")[0]).stem
+    return _cell(name, config, Workdir(folder), overrides, {})
+
+
+def _cell(
+    name: str,
+    config: str,
+    workdir: Workdir,
+    overrides: Sequence[str],
+    chosen: Mapping[str, Any],
+) -> Cell:
     first, *fields = config_files.cell_arguments(config, chosen)
     arguments = (first, *overrides, *fields, f"--workdir={workdir.path}")
     resolved = trainer.parse(["cell", *arguments])

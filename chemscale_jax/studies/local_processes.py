@@ -24,12 +24,11 @@ from tqdm import tqdm
 from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir
+from chemscale_jax.studies.cell_process import LOCK, LOG
 from chemscale_jax.studies.cells import Cell
 
-LOG = "log.txt"  # in the folder of a cell: the output of its process
 # Seconds between looks at the processes, and at the logs they write.
 POLL_S, LOOK_S = 0.1, 10.0
-_LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Processes:
         try:
             for workdir in job.workdirs:
                 workdir.path.mkdir(parents=True, exist_ok=True)
-                locks.append((workdir.path / _LOCK).open("ab"))
+                locks.append((workdir.path / LOCK).open("ab"))
                 try:
                     fcntl.flock(locks[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -217,7 +216,7 @@ class Processes:
 def is_locked(workdir: Workdir) -> bool:
     """Whether a process writes a folder: one of this program's or an earlier one's."""
     try:
-        with (workdir.path / _LOCK).open("rb") as lock:
+        with (workdir.path / LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
