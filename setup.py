@@ -73,15 +73,25 @@ EXTRAS = {
     "fcd": ["fcd>=1.2.2"],
     # Sweeps whose next runs follow from those before; its storage is shared.
     "optuna": ["optuna>=4"],
+    # Approximate similarity search; 1.11 is the first that memory-maps all indexes.
+    "search": ["faiss-cpu>=1.11"],
     # Reads molecules from parquet files.
     "parquet": ["pyarrow>=17"],
+    # Lays out maps by UMAP.
+    "umap": ["umap-learn>=0.5.7"],
     # Prepares conformers on a cluster.
     "beam": ["apache-beam>=2.77"],
+    # Writes and reads embeddings as zarr.
+    "zarr": ["zarr>=3.1"],
+    # Work units on this machine; the same on a Slurm cluster.
+    "xmanager": ["xmanager>=0.8.5"],
+    "lxm3": ["lxm3>=0.4.2,<0.5"],
     "tensorboard": ["tensorboardX>=2.6"],
     "wandb": ["wandb>=0.17"],
     "colab": ["ase>=3.23", "ipykernel>=6.29"],
     "dev": [
         "ase>=3.23",
+        "faiss-cpu>=1.11",
         "flatbuffers>=24",
         "import-linter>=2.16",
         "ipykernel>=6.29",
@@ -97,14 +107,17 @@ EXTRAS = {
         "pyarrow>=17",
         "ruff>=0.9",
         "tblite>=0.5",
+        "zarr>=3.1",
     ],
-    # The peers of benchmarks/, in an environment of their own.
+    # The peers of benchmarks/ and of launch/, in an environment of their own.
     "peers": [
+        "lxm3>=0.4.2,<0.5",
         "nequip>=0.19",
         "nequip-allegro>=0.8.3",
         "schnetpack>=2.1",
         "torch>=2.4",
         "transformers>=5",
+        "xmanager>=0.8.5",
     ],
 }
 
