@@ -16,7 +16,8 @@ def drawn(smiles):
     root = ElementTree.fromstring(f"<svg>{structure_svg(smiles)}</svg>")
     paths = {e.get("class", "lines"): e.attrib["d"] for e in root.iter("path")}
     return paths, [
-        (e.text or "", int(e.attrib["x"]), int(e.attrib["y"])) for e in root.iter("text")
+        (e.text or "", int(e.attrib["x"]), int(e.attrib["y"]))
+        for e in root.iter("text")
     ]
 
 
