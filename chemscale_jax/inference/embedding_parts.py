@@ -1,14 +1,17 @@
 """Parts of embeddings: what is known of rows, and the values of what they hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from chemscale_jax.chem.conformers import ConformerSettings
 from chemscale_jax.chem.molecule_record import MoleculeRecord
 from chemscale_jax.core.embedding_readers import COLUMN
-from chemscale_jax.data.molecule_input import InputRow
-from chemscale_jax.inference.result_parts import Part, texts
+from chemscale_jax.data.conformed_rows import conformed
+from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
+from chemscale_jax.inference.embed_settings import EmbedSettings
+from chemscale_jax.inference.result_parts import Part, Reading, Rows, texts
 
 # Of rows whose model needs no coordinates; see `molecule_record.STATUSES` for others.
 READ = "read"
@@ -36,6 +39,33 @@ class AnyRow(Protocol):
     def columns(self) -> dict[str, str]:
         """All cells of the row."""
         ...
+
+
+def conformed_parts(
+    source: MoleculeInput, settings: EmbedSettings, reading: Reading, size: int
+) -> Rows:
+    """Rows with the conformers or drawings that settings ask for.
+
+    Args:
+        source: the rows.
+        settings: from `embedder.Embedder.settled`.
+        reading: how they are read.
+        size: rows of a part.
+    """
+    making = ConformerSettings(count=settings.conformers, seed=settings.seed)
+
+    def read(start: int) -> Iterator[InputRow]:
+        return conformed(
+            source.unread_rows(start),
+            making,
+            geometry=settings.geometry,
+            workers=reading.workers,
+            cache=reading.cache,
+            progress=False,
+        )
+
+    total = len(source) if reading.progress else None
+    return Rows(read, total, size, "embed", reading.progress)
 
 
 def row_fields(rows: Sequence[AnyRow], columns: Sequence[str] = ()) -> Part:

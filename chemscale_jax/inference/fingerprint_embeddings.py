@@ -1,19 +1,22 @@
 """Morgan fingerprints in the place of embeddings: what any of them has to beat."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from chemscale_jax.chem import count_fingerprints
-from chemscale_jax.chem.conformers import ConformerSettings
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Params
-from chemscale_jax.data.conformed_rows import conformed
 from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference.embed_settings import EmbedSettings
-from chemscale_jax.inference.embedding_parts import marked, row_fields, value_fields
+from chemscale_jax.inference.embedding_parts import (
+    conformed_parts,
+    marked,
+    row_fields,
+    value_fields,
+)
 from chemscale_jax.inference.molecule_batches import Batching
 from chemscale_jax.inference.result_parts import Part, Reading, Rows
 
@@ -69,19 +72,7 @@ class FingerprintEmbedder:
         self, source: MoleculeInput, settings: EmbedSettings, reading: Reading
     ) -> Rows:
         """See `embedder.Embedder`."""
-
-        def read(start: int) -> Iterator[InputRow]:
-            return conformed(
-                source.unread_rows(start),
-                ConformerSettings(),
-                geometry="flat",
-                workers=reading.workers,
-                cache=None,
-                progress=False,
-            )
-
-        total = len(source) if reading.progress else None
-        return Rows(read, total, _PART_ROWS, "embed", reading.progress)
+        return conformed_parts(source, settings, reading, _PART_ROWS)
 
     def make_work(
         self, settings: EmbedSettings, batching: Batching, columns: Sequence[str] = ()

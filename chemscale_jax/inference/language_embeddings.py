@@ -17,11 +17,9 @@ import numpy as np
 
 from chemscale_jax.chem import prompts
 from chemscale_jax.chem.atom_symbols import heavy_places
-from chemscale_jax.chem.conformers import ConformerSettings
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.partition import replicated, row_sharding
 from chemscale_jax.core.types import Array, Params
-from chemscale_jax.data.conformed_rows import conformed
 from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference.embed_settings import (
     EmbedSettings,
@@ -29,6 +27,7 @@ from chemscale_jax.inference.embed_settings import (
     pooled,
 )
 from chemscale_jax.inference.embedding_parts import (
+    conformed_parts,
     marked,
     place_fields,
     row_fields,
@@ -104,22 +103,10 @@ class LanguageEmbedder:
         self, source: MoleculeInput, settings: EmbedSettings, reading: Reading
     ) -> Rows:
         """See `embedder.Embedder`."""
-
-        def read(start: int) -> Iterator[InputRow]:
-            return conformed(
-                source.unread_rows(start),
-                ConformerSettings(),
-                geometry="flat",
-                workers=reading.workers,
-                cache=None,
-                progress=False,
-            )
-
-        total = len(source) if reading.progress else None
         size = _PART_ROWS[settings.level]
         if settings.layer == "all":
             size //= 8
-        return Rows(read, total, size, "embed", reading.progress)
+        return conformed_parts(source, settings, reading, size)
 
     def make_work(
         self, settings: EmbedSettings, batching: Batching, columns: Sequence[str] = ()

@@ -6,17 +6,15 @@ say how far they differ.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chemscale_jax.chem.conformers import ConformerSettings
 from chemscale_jax.core.batches import MoleculeRows
 from chemscale_jax.core.types import Array, Params
-from chemscale_jax.data.conformed_rows import conformed
 from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference import molecule_batches as batches
 from chemscale_jax.inference.embed_settings import (
@@ -25,6 +23,7 @@ from chemscale_jax.inference.embed_settings import (
     pooled,
 )
 from chemscale_jax.inference.embedding_parts import (
+    conformed_parts,
     place_fields,
     row_fields,
     value_fields,
@@ -83,23 +82,10 @@ class MoleculeEmbedder:
         self, source: MoleculeInput, settings: EmbedSettings, reading: Reading
     ) -> Rows:
         """See `embedder.Embedder`."""
-        making = ConformerSettings(count=settings.conformers, seed=settings.seed)
-
-        def read(start: int) -> Iterator[InputRow]:
-            return conformed(
-                source.unread_rows(start),
-                making,
-                geometry=settings.geometry,
-                workers=reading.workers,
-                cache=reading.cache,
-                progress=False,
-            )
-
-        total = len(source) if reading.progress else None
         size = _PART_ROWS[settings.level]
         if settings.level == "molecule" and settings.layer != "all":
             size = batches.part_rows(size)
-        return Rows(read, total, size, "embed", reading.progress)
+        return conformed_parts(source, settings, reading, size)
 
     def make_work(
         self, settings: EmbedSettings, batching: Batching, columns: Sequence[str] = ()
