@@ -12,6 +12,7 @@ import time
 import pytest
 
 from chemscale_jax.studies.study_rows import CLOCKS
+from tests.xla_flags import QUICK
 
 COMMAND = (
     "study",
@@ -23,6 +24,7 @@ COMMAND = (
 def start(folder):
     return subprocess.Popen(
         [sys.executable, "-m", "chemscale_jax", *COMMAND, f"--workdir={folder}"],
+        env={**os.environ, "XLA_FLAGS": QUICK},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
