@@ -109,15 +109,13 @@ EXTRAS = {
         "tblite>=0.5",
         "zarr>=3.1",
     ],
-    # The peers of benchmarks/ and of launch/, in an environment of their own.
+    # The peers of benchmarks/, in an environment of their own.
     "peers": [
-        "lxm3>=0.4.2,<0.5",
         "nequip>=0.19",
         "nequip-allegro>=0.8.3",
         "schnetpack>=2.1",
         "torch>=2.4",
         "transformers>=5",
-        "xmanager>=0.8.5",
     ],
 }
 

@@ -1,4 +1,4 @@
-"""The launcher for XManager; where its packages are needed, the mark is `peers`."""
+"""The launcher for XManager; where its packages are needed, the mark is `xmanager`."""
 
 import importlib.util
 import json
@@ -178,7 +178,7 @@ def states(tmp_path):
     }
 
 
-@pytest.mark.peers
+@pytest.mark.xmanager
 def test_the_local_executor_runs_four_cells(launch, tmp_path, monkeypatch):
     """Needs the extra `xmanager`."""
     monkeypatch.setenv("FAKE_FAILS", CELLS[1])
@@ -199,7 +199,7 @@ def test_the_local_executor_runs_four_cells(launch, tmp_path, monkeypatch):
     assert log == f"hello from {CELLS[1]}\n" * 2
 
 
-@pytest.mark.peers
+@pytest.mark.xmanager
 def test_runs_of_the_local_executor_save_when_it_is_stopped(
     launch, tmp_path, monkeypatch
 ):
@@ -220,7 +220,7 @@ def test_runs_of_the_local_executor_save_when_it_is_stopped(
     assert states(tmp_path) == dict.fromkeys(CELLS, "finished")
 
 
-@pytest.mark.peers
+@pytest.mark.xmanager
 @pytest.mark.network
 def test_lxm3_submits_an_array_whose_tasks_come_back(launch, tmp_path, monkeypatch):
     """Needs the extra `lxm3`, whose pip fetches setuptools to pack the checkout."""
