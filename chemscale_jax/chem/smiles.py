@@ -60,9 +60,20 @@ def _parser(**settings: bool) -> Chem.SmilesParserParams:
     return params
 
 
+def _writer(**settings: bool) -> Chem.SmilesWriteParams:
+    params = Chem.SmilesWriteParams()
+    for name, value in settings.items():
+        setattr(params, name, value)
+    return params
+
+
+# Made once, since keyword arguments take a seventh of the time of a call.
 _FULL = _parser()
 _NO_HYDROGENS = _parser(removeHs=False)  # looks for none: spares a copy
 _RAW = _parser(sanitize=False, removeHs=False)
+_CANONICAL = _writer()
+_NO_STEREO = _writer(doIsomericSmiles=False)
+_CHARGED = Chem.MolFromSmarts("[!+0]")
 # Without stereo, the steps that prepare it change nothing but the time.
 _PLAIN_STEPS = Chem.SanitizeFlags.SANITIZE_ALL & ~(
     Chem.SanitizeFlags.SANITIZE_CLEANUPATROPISOMERS
@@ -79,6 +90,7 @@ _CHANGES = re.compile(r"[+@/\\]|-\d*\]|\[\d")
 _NITRO = re.compile(r"\[N\+\]\(=O\)\[O-\]|O=\[N\+\]\(\[O-\]\)")
 # Of these, what is written on atoms, which have to be gone through for it.
 _ATOM_CHANGES = re.compile(r"\+|-\d*\]|\[\d")
+_ISOTOPE = re.compile(r"\[\d")
 _SANITIZE_REASONS = {
     Chem.SanitizeFlags.SANITIZE_PROPERTIES: "valence",
     Chem.SanitizeFlags.SANITIZE_KEKULIZE: "kekulisation",
@@ -168,7 +180,7 @@ def _parse(text: str, normalise: bool, max_heavy_atoms: int) -> Parsed:
     if normalise and ":" in text:
         for atom in mol.GetAtoms():
             atom.SetAtomMapNum(0)
-    canonical = Chem.MolToSmiles(mol)
+    canonical = Chem.MolToSmiles(mol, _CANONICAL)
     return Parsed(canonical, _neutral(mol, canonical), mol.GetNumHeavyAtoms())
 
 
@@ -218,26 +230,25 @@ def _neutral(mol: Chem.Mol, canonical: str) -> str:
     """Key of the compound; changes the molecule."""
     if "[" not in canonical and "/" not in canonical and "\\" not in canonical:
         return canonical
-    if not _CHANGES.search(canonical) or not _CHANGES.search(_NITRO.sub("", canonical)):
+    if not _CHANGES.search(canonical):
         return canonical
-    if not _ATOM_CHANGES.search(canonical):
-        return Chem.MolToSmiles(mol, isomericSmiles=False)
-    charged = []
-    isotopes = False
-    # RDKit's own sequence of atoms is counted anew for each of them.
-    for atom in map(mol.GetAtomWithIdx, range(mol.GetNumAtoms())):
-        if atom.GetFormalCharge():
-            charged.append(atom)
-        if atom.GetIsotope():
-            atom.SetIsotope(0)
-            isotopes = True
+    rest = _NITRO.sub("", canonical)
+    if not _CHANGES.search(rest):
+        return canonical
+    if not _ATOM_CHANGES.search(rest):
+        return Chem.MolToSmiles(mol, _NO_STEREO)
+    # A pattern is sought in a tenth of the time that going through the atoms takes.
+    charged = mol.GetSubstructMatches(_CHARGED, maxMatches=mol.GetNumAtoms())
     if charged:
-        _remove_charges(mol, charged)
-    if isotopes:  # heavy hydrogen was kept as an atom, and stays one in C=N[H]
+        _remove_charges(mol, [mol.GetAtomWithIdx(place) for (place,) in charged])
+    if _ISOTOPE.search(canonical):
+        for atom in mol.GetAtoms():
+            atom.SetIsotope(0)
+        # Heavy hydrogen was kept as an atom, and stays one in C=N[H].
         Chem.RemoveStereochemistry(mol)
         mol = Chem.RemoveHs(mol, sanitize=False)
     mol.UpdatePropertyCache(False)
-    return Chem.MolToSmiles(mol, isomericSmiles=False)
+    return Chem.MolToSmiles(mol, _NO_STEREO)
 
 
 def _remove_charges(mol: Chem.Mol, charged: list[Chem.Atom]) -> None:

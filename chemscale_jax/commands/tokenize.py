@@ -85,9 +85,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--round-trip",
         type=int,
-        default=Finish.round_trip,
         metavar="N",
-        help="molecules to decode and compare (default: %(default)s)",
+        help="molecules to decode and compare (default: one in 50, at least 200 and at "
+        "most 1000)",
     )
     parser.add_argument(
         "--seed",

@@ -47,15 +47,23 @@ class Finish:
         max_vocabulary: size of one that is made, special tokens included.
         on_unknown: "drop" molecules with a symbol that is not in the vocabulary (they
             are in the ledger then), or "keep" them with [UNK] in its place, or "fail".
-        round_trip: number of molecules that are decoded and compared.
+        round_trip: number of molecules that are decoded and compared; None for one in
+            50, at least 200 and at most 1,000.
         seed: of the choice of these.
     """
 
     vocabulary: Vocabulary | None = None
     max_vocabulary: int = 10_000
     on_unknown: str = "drop"
-    round_trip: int = 1000
+    round_trip: int | None = None
     seed: int = 0
+
+    def sample_size(self, molecules: int) -> int:
+        """How many of these molecules are decoded and compared."""
+        wanted = self.round_trip
+        if wanted is None:
+            wanted = min(max(molecules // 50, 200), 1000)
+        return min(wanted, molecules)
 
 
 def finish_store(
@@ -256,7 +264,7 @@ def _round_trip(
         np.load(folder / f"{name}.npy") for name in ("offsets", "lines", "keys")
     )
     decode = _DECODERS[vocabulary.notation]
-    size = min(how.round_trip, writer.molecules)
+    size = how.sample_size(writer.molecules)
     chosen = np.random.default_rng(how.seed).choice(writer.molecules, size, False)
     differences = []
     for i in np.sort(chosen):

@@ -216,7 +216,7 @@ def _check(
         )
     if workers is not None and workers < 0:
         raise UserError(f"workers is {workers}: it must not be negative")
-    if finish.round_trip < 0:
+    if finish.round_trip is not None and finish.round_trip < 0:
         raise UserError(f"round_trip is {finish.round_trip}: it must not be negative")
     if not Vocabulary.specials < finish.max_vocabulary <= 2**16:
         raise UserError(

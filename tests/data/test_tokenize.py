@@ -353,7 +353,9 @@ def test_hostile_lines(tmp_path, n):
         *("too_long", "too_large", "query", "valence", "kekulisation"),
     }
     assert all(len(f.smiles) + len(f.message) < 400 for f in ledger)
-    assert store.info["round_trip"]["molecules"] == min(1000, len(store))
+    assert store.info["round_trip"]["molecules"] == min(
+        max(len(store) // 50, 200), 1000
+    )
     print({"peaks_mb": [peak / 1e6 for peak in peaks], **store.info["failed"]})
     assert max(peaks) < 400e6
     if n > 3_000:
