@@ -65,7 +65,7 @@ def peer_batches(stream: Any, count: int) -> tuple[list[np.ndarray], float, floa
         longest; and of all batches the mean number of tokens and the share of places
         that hold one.
     """
-    from chemscale_jax.data import token_rows
+    from chemscale_jax.data.text import token_rows
 
     lengths = token_rows.tokens_per_molecule(stream.store)
     order = np.random.default_rng(0).permutation(stream.split.train)

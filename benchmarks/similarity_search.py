@@ -24,12 +24,12 @@ import time
 
 import numpy as np
 
-from chemscale_jax.analysis import approximate_neighbours
-from chemscale_jax.analysis.index_build import IndexSettings, build_index
-from chemscale_jax.analysis.own_neighbours import recall_of
-from chemscale_jax.analysis.principal_components import Projection
-from chemscale_jax.analysis.vector_index import PROJECTION, VectorIndex
-from chemscale_jax.analysis.vector_sources import array_source
+from chemscale_jax.analysis.search import approximate_neighbours
+from chemscale_jax.analysis.search.index_build import IndexSettings, build_index
+from chemscale_jax.analysis.search.own_neighbours import recall_of
+from chemscale_jax.analysis.search.principal_components import Projection
+from chemscale_jax.analysis.search.vector_index import PROJECTION, VectorIndex
+from chemscale_jax.analysis.search.vector_sources import array_source
 
 _ROWS = 65536
 # Queries whose exact answers are compared with a brute force in float64.

@@ -21,9 +21,9 @@ import time
 import numpy as np
 import selfies
 
-from chemscale_jax.data.embedded_corpus import embedded_smiles
-from chemscale_jax.data.token_store import TokenStore
-from chemscale_jax.data.tokenize import tokenize_file
+from chemscale_jax.data.text.embedded_corpus import embedded_smiles
+from chemscale_jax.data.text.token_store import TokenStore
+from chemscale_jax.data.text.tokenize import tokenize_file
 
 
 def pipeline(path: pathlib.Path, workers: int) -> tuple[TokenStore, float, float]:

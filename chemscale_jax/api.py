@@ -25,9 +25,9 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.property_predictions import PropertyPredictions
 from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.data.input_files import as_files
-from chemscale_jax.data.molecule_input import MoleculeInput
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.input_files import as_files
+from chemscale_jax.data.inputs.molecule_input import MoleculeInput
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference import embed as embeddings
 from chemscale_jax.inference import predict_properties, result_table
 from chemscale_jax.inference.embed import Embeddings

@@ -36,7 +36,7 @@ from ase.build import molecule
 from IPython.display import Markdown, display
 
 from chemscale_jax import main
-from chemscale_jax.analysis.report import write_report
+from chemscale_jax.analysis.reports.report import write_report
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.inference.calculator import ForceFieldCalculator
 from chemscale_jax.inference.check import write_check

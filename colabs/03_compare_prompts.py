@@ -40,7 +40,7 @@ import pathlib
 from IPython.display import Image, Markdown, display
 
 from chemscale_jax import main
-from chemscale_jax.analysis.report import write_report
+from chemscale_jax.analysis.reports.report import write_report
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.runs.prompting import run_study
 from chemscale_jax.runs.run import run

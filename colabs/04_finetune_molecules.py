@@ -40,10 +40,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, Markdown, display
 
-from chemscale_jax.analysis.report import write_report
+from chemscale_jax.analysis.reports.report import write_report
 from chemscale_jax.api import MolPredict, MolTrain, UniMolRepr
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.data.embedded_properties import embedded_properties
+from chemscale_jax.data.labels.embedded_properties import embedded_properties
 
 # CHEMSCALE_SMOKE=1 trains a tiny network on a few molecules, in under a minute.
 smoke = os.environ.get("CHEMSCALE_SMOKE") == "1"

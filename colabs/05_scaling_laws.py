@@ -43,12 +43,12 @@ import numpy as np
 from IPython.display import Image, Markdown, display
 
 from chemscale_jax import main
-from chemscale_jax.analysis import published_laws
-from chemscale_jax.analysis.report import write_report
-from chemscale_jax.analysis.scaling_data import Columns
-from chemscale_jax.analysis.scaling_fit import prediction
-from chemscale_jax.analysis.scaling_forms import FORMS, make_inputs
-from chemscale_jax.analysis.scaling_report import Settings, study_of, write_study
+from chemscale_jax.analysis.reports.report import write_report
+from chemscale_jax.analysis.scaling import published_laws
+from chemscale_jax.analysis.scaling.data import Columns
+from chemscale_jax.analysis.scaling.fit import prediction
+from chemscale_jax.analysis.scaling.forms import FORMS, make_inputs
+from chemscale_jax.analysis.scaling.report import Settings, study_of, write_study
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.runs.run import run
 

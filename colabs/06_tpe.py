@@ -39,12 +39,12 @@ import pathlib
 from IPython.display import Image, Markdown, display
 
 from chemscale_jax import commands
-from chemscale_jax.analysis.report import write_report
-from chemscale_jax.analysis.run_curves import read_curves
+from chemscale_jax.analysis.reports.report import write_report
 from chemscale_jax.analysis.tables import markdown_table
-from chemscale_jax.analysis.tpe_estimate import estimate
-from chemscale_jax.analysis.tpe_plots import estimate_plot
-from chemscale_jax.analysis.tpe_report import write_estimate
+from chemscale_jax.analysis.tpe.estimate import estimate
+from chemscale_jax.analysis.tpe.plots import estimate_plot
+from chemscale_jax.analysis.tpe.report import write_estimate
+from chemscale_jax.analysis.tpe.run_curves import read_curves
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.studies import regret
 from chemscale_jax.studies.policies import POLICIES, make_policy

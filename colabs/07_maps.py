@@ -38,10 +38,10 @@ import pathlib
 from IPython.display import IFrame, Image, Markdown, display
 
 from chemscale_jax import commands
-from chemscale_jax.analysis.embedding_maps import MapSettings
-from chemscale_jax.analysis.map_files import write_maps
-from chemscale_jax.analysis.mapped_molecules import read_molecules
-from chemscale_jax.data.embedded_properties import embedded_properties
+from chemscale_jax.analysis.maps.embedding_maps import MapSettings
+from chemscale_jax.analysis.maps.files import write_maps
+from chemscale_jax.analysis.maps.mapped_molecules import read_molecules
+from chemscale_jax.data.labels.embedded_properties import embedded_properties
 
 # CHEMSCALE_SMOKE=1 lays fewer molecules out, with one control, by PCA.
 smoke = os.environ.get("CHEMSCALE_SMOKE") == "1"

@@ -41,15 +41,15 @@ from IPython.display import Image, Markdown, display
 from matplotlib import pyplot as plt
 
 from chemscale_jax import commands
-from chemscale_jax.analysis.applicability import applicability
-from chemscale_jax.analysis.own_neighbours import recall_of
-from chemscale_jax.analysis.scaffold_plots import draw_structure
-from chemscale_jax.analysis.vector_index import VectorIndex
+from chemscale_jax.analysis.maps.scaffold_plots import draw_structure
+from chemscale_jax.analysis.search.applicability import applicability
+from chemscale_jax.analysis.search.own_neighbours import recall_of
+from chemscale_jax.analysis.search.vector_index import VectorIndex
 from chemscale_jax.api import embed
 from chemscale_jax.chem.drawings import drawing_of
 from chemscale_jax.chem.drugs import drugs
 from chemscale_jax.chem.fingerprint_search import packed_fingerprints
-from chemscale_jax.data.embedded_corpus import embedded_smiles
+from chemscale_jax.data.text.embedded_corpus import embedded_smiles
 
 # CHEMSCALE_SMOKE=1 searches few molecules by counts of substructures, in seconds.
 smoke = os.environ.get("CHEMSCALE_SMOKE") == "1"

@@ -106,7 +106,7 @@ def graphs() -> ConfigDict:
     return ConfigDict(
         {
             "stream": "graphs",  # an entry of chemscale_jax.data.STREAMS
-            "source": "embedded",  # an entry of chemscale_jax.data.sources.SOURCES
+            "source": "embedded",  # an entry of data.frames.sources.SOURCES
             "path": "",  # file or folder of the source; embedded reads ANI-1x files
             "test_path": "",  # file whose frames are only evaluated; empty: none
             "labels": "auto",  # method of the labels in the file, or auto
@@ -121,7 +121,7 @@ def graphs() -> ConfigDict:
             "train_size": 0,  # nested subsets; 0: all
             "passes": 1,  # over the training set in one epoch; more if it is small
             "max_frames": 0,  # random frames of the file to go on with; 0: all
-            "split": "auto",  # an entry of chemscale_jax.data.splits.KINDS
+            "split": "auto",  # an entry of chemscale_jax.data.frames.splits.KINDS
             "split_seed": 0,  # of the splits, apart from the seed of the run
             "valid_size": 0,  # frames; 0: min(50,000, 10 %)
             "heldout": "auto",  # molecules kept out: auto, none, or a fraction
@@ -218,7 +218,7 @@ def labelled() -> ConfigDict:
         {
             "stream": "properties",  # an entry of chemscale_jax.data.STREAMS
             "source": "file",  # the only one: a file of molecules
-            "path": "",  # csv, smi, parquet, sdf, xyz; see data/molecule_input.py
+            "path": "",  # csv, smi, parquet, sdf, xyz; see inputs/molecule_input.py
             "test_path": "",  # file whose molecules are the test set; empty: none
             "geometries": "",  # an sdf whose record i is row i of path; empty: none
             "geometry": "given",  # given (else made), conformers (made), flat

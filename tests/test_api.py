@@ -7,7 +7,7 @@ import pytest
 
 from chemscale_jax.api import MolPredict, MolTrain, UniMolRepr
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.input_files import as_files
+from chemscale_jax.data.inputs.input_files import as_files
 from chemscale_jax.runs import property_scores
 from tests.inference.tiny_unimol2 import TARGETS, make_workdir
 

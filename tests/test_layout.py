@@ -46,10 +46,11 @@ def test_every_room_is_installed():
         for node in setup.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS"
     ]
-    folders = {path.parent.name for path in ROOT.glob("chemscale_jax/*/*.py")}
-    assert set(rooms) == folders
-    for room in rooms:
-        assert (ROOT / "chemscale_jax" / room / "__init__.py").exists(), room
+    package = ROOT / "chemscale_jax"
+    folders = {path.parent for path in package.glob("*/**/*.py")}
+    assert {package.joinpath(*room.split(".")) for room in rooms} == folders
+    for folder in folders:
+        assert (folder / "__init__.py").exists(), folder
 
 
 def test_every_module_can_be_imported():

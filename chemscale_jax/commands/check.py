@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
             f"workdir {workdir.path} does not exist; give the folder of a run"
         )
 
-    from chemscale_jax.analysis import report
+    from chemscale_jax.analysis.reports import report
     from chemscale_jax.core import processes
     from chemscale_jax.core.workdir import read_json
     from chemscale_jax.data import cache

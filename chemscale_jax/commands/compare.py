@@ -3,8 +3,13 @@
 import argparse
 import pathlib
 
-from chemscale_jax.analysis.compare import compare, read_runs
-from chemscale_jax.analysis.compare_report import PLOT, RUNS, TABLE, write_comparison
+from chemscale_jax.analysis.reports.compare import compare, read_runs
+from chemscale_jax.analysis.reports.compare_report import (
+    PLOT,
+    RUNS,
+    TABLE,
+    write_comparison,
+)
 
 EXAMPLE = """\
 example, a sweep over widths and data sizes with two seeds:

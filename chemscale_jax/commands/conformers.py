@@ -6,9 +6,9 @@ import sys
 from chemscale_jax.chem.conformers import ConformerSettings
 from chemscale_jax.chem.molecule_record import STATUSES
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.conform import Conformed, conform_source
-from chemscale_jax.data.conformer_build import Plan
-from chemscale_jax.data.molecule_text import open_text
+from chemscale_jax.data.conformers.build import Plan
+from chemscale_jax.data.conformers.conform import Conformed, conform_source
+from chemscale_jax.data.text.molecule_text import open_text
 
 EXAMPLE = """\
 examples, on this machine, and on a cluster that Apache Beam knows:
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
     try:
         if args.runner:
             # Beam is an extra.
-            from chemscale_jax.data.conformer_pipeline import conform_with_beam
+            from chemscale_jax.data.conformers.pipeline import conform_with_beam
 
             store = conform_with_beam(
                 source, args.out, plan, runner=args.runner, options=args.beam_options

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     from chemscale_jax.core import partition, processes
     from chemscale_jax.data import cache
-    from chemscale_jax.data.open_input import open_input
+    from chemscale_jax.data.inputs.open_input import open_input
     from chemscale_jax.inference.embed_files import write_embeddings
     from chemscale_jax.inference.embed_settings import EmbedSettings
     from chemscale_jax.inference.embedder import open_embedder

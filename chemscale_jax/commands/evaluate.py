@@ -79,14 +79,14 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
 
-    from chemscale_jax.analysis.generated_files import write_evaluation
-    from chemscale_jax.analysis.generated_metrics import (
+    from chemscale_jax.analysis.generation.generated_files import write_evaluation
+    from chemscale_jax.analysis.generation.generated_metrics import (
         evaluate_molecules,
         metrics_table,
     )
     from chemscale_jax.chem.medicinal_filters import FilterOptions
-    from chemscale_jax.data.molecule_text import open_text, read_lines
-    from chemscale_jax.data.token_store import TokenStore
+    from chemscale_jax.data.text.molecule_text import open_text, read_lines
+    from chemscale_jax.data.text.token_store import TokenStore
 
     def read(name: str) -> list[str | None] | None:
         path = getattr(args, name)

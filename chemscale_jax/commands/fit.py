@@ -3,10 +3,10 @@
 import argparse
 import pathlib
 
-from chemscale_jax.analysis.scaling_analysis import AUTO
-from chemscale_jax.analysis.scaling_data import DEFAULT, Columns, read_rows
-from chemscale_jax.analysis.scaling_forms import FORMS
-from chemscale_jax.analysis.scaling_report import Settings, study_of, write_study
+from chemscale_jax.analysis.scaling.analysis import AUTO
+from chemscale_jax.analysis.scaling.data import DEFAULT, Columns, read_rows
+from chemscale_jax.analysis.scaling.forms import FORMS
+from chemscale_jax.analysis.scaling.report import Settings, study_of, write_study
 from chemscale_jax.core.errors import UserError
 
 EXAMPLE = """\

@@ -6,9 +6,9 @@ import pathlib
 from chemscale_jax.chem.geometries import THERMAL_SHARE, atom_count
 from chemscale_jax.chem.molecule_list import load_molecules
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.data_card import write_card
-from chemscale_jax.data.generate import FRAMES_PER_MOLECULE, generate
-from chemscale_jax.data.generated_file import rate_table
+from chemscale_jax.data.frames.data_card import write_card
+from chemscale_jax.data.frames.generate import FRAMES_PER_MOLECULE, generate
+from chemscale_jax.data.frames.generated_file import rate_table
 
 EXAMPLE = """\
 examples, the embedded data set, and a hundred thousand frames of nine atoms:

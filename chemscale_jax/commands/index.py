@@ -26,8 +26,8 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status."""
     args = _parser().parse_args(argv)
     # What follows takes seconds to import, which --help should not.
-    from chemscale_jax.analysis.index_build import IndexSettings, build_index
-    from chemscale_jax.analysis.vector_sources import file_source
+    from chemscale_jax.analysis.search.index_build import IndexSettings, build_index
+    from chemscale_jax.analysis.search.vector_sources import file_source
 
     settings = IndexSettings(
         kind=args.kind,

@@ -9,7 +9,7 @@ from chemscale_jax import main as trainer
 from chemscale_jax.core.errors import UserError
 
 if TYPE_CHECKING:
-    from chemscale_jax.analysis.map_files import WrittenMaps
+    from chemscale_jax.analysis.maps.files import WrittenMaps
 
 EXAMPLE = """\
 examples, one space, a model beside two controls, and the same from a config:
@@ -64,10 +64,10 @@ def _from_files(args: argparse.Namespace, overrides: list[str]) -> "WrittenMaps"
     if overrides:
         raise UserError(f"cannot read argument {overrides[0]!r}; see --help")
     # What follows takes a second to import.
-    from chemscale_jax.analysis.embedding_maps import MapSettings
-    from chemscale_jax.analysis.map_files import write_maps
-    from chemscale_jax.analysis.map_study import StudySettings
-    from chemscale_jax.analysis.mapped_molecules import read_molecules
+    from chemscale_jax.analysis.maps.embedding_maps import MapSettings
+    from chemscale_jax.analysis.maps.files import write_maps
+    from chemscale_jax.analysis.maps.mapped_molecules import read_molecules
+    from chemscale_jax.analysis.maps.study import StudySettings
 
     settings = MapSettings(
         method=args.method,

@@ -25,9 +25,9 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status."""
     args = _parser().parse_args(argv)
     # What follows takes seconds to import, which --help should not.
-    from chemscale_jax.analysis import neighbour_properties as study
-    from chemscale_jax.analysis.neighbour_report import write_neighbour_report
-    from chemscale_jax.analysis.vector_index import VectorIndex
+    from chemscale_jax.analysis.search import neighbour_properties as study
+    from chemscale_jax.analysis.search.neighbour_report import write_neighbour_report
+    from chemscale_jax.analysis.search.vector_index import VectorIndex
     from chemscale_jax.chem.descriptor_table import described
 
     out = pathlib.Path(args.out).expanduser()

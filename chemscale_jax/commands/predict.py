@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     from chemscale_jax.core import partition, processes
     from chemscale_jax.core.errors import UserError
     from chemscale_jax.data import cache
-    from chemscale_jax.data.open_input import open_input
+    from chemscale_jax.data.inputs.open_input import open_input
     from chemscale_jax.inference.molecule_batches import Batching
     from chemscale_jax.inference.predict_files import labels, write_predictions
     from chemscale_jax.inference.predict_properties import (

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", required=True, help="folder to write to")
     arguments = parser.parse_args(argv)
     # TFDS takes a second to import, which --help should not.
-    from chemscale_jax.data import tfds_ani1x
+    from chemscale_jax.data.frames import tfds_ani1x
 
     builder = tfds_ani1x.prepare(arguments.out)
     print(f"prepared in {builder.data_path}")

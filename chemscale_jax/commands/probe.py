@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from chemscale_jax.core.errors import UserError
 
 if TYPE_CHECKING:
-    from chemscale_jax.analysis.probe_cells import ProbeSettings
-    from chemscale_jax.analysis.probe_rows import ProbeRows
+    from chemscale_jax.analysis.probes.cells import ProbeSettings
+    from chemscale_jax.analysis.probes.rows import ProbeRows
 
 EXAMPLE = """\
 examples:
@@ -34,9 +34,11 @@ def main(argv: list[str]) -> int:
     if args.predict:
         return _predict(args)
     # What follows takes seconds to import, which --help should not.
-    from chemscale_jax.analysis import probe_cells, probe_figures, probe_report
-    from chemscale_jax.analysis.probe_networks import read_networks
-    from chemscale_jax.analysis.probe_predictor import fit_predictor
+    from chemscale_jax.analysis.probes import cells as probe_cells
+    from chemscale_jax.analysis.probes import figures as probe_figures
+    from chemscale_jax.analysis.probes import report as probe_report
+    from chemscale_jax.analysis.probes.networks import read_networks
+    from chemscale_jax.analysis.probes.predictor import fit_predictor
 
     settings = _settings(args)
     rows = _rows(args)
@@ -65,7 +67,10 @@ def main(argv: list[str]) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from chemscale_jax.analysis.probe_predictor import ProbePredictor, write_predictions
+    from chemscale_jax.analysis.probes.predictor import (
+        ProbePredictor,
+        write_predictions,
+    )
     from chemscale_jax.core.embedding_table import read_embeddings
 
     path = pathlib.Path(args.predict).expanduser()
@@ -85,8 +90,8 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> "ProbeSettings":
-    from chemscale_jax.analysis.probe_cells import ProbeSettings
-    from chemscale_jax.analysis.probes import MODELS
+    from chemscale_jax.analysis.probes.cells import ProbeSettings
+    from chemscale_jax.analysis.probes.probes import MODELS
 
     models = {}
     for flag in ("models", "baseline"):
@@ -115,10 +120,10 @@ def _settings(args: argparse.Namespace) -> "ProbeSettings":
 
 
 def _rows(args: argparse.Namespace) -> "ProbeRows":
-    from chemscale_jax.analysis.probe_rows import read_probe_rows
+    from chemscale_jax.analysis.probes.rows import read_probe_rows
     from chemscale_jax.core.embedding_table import read_embeddings
-    from chemscale_jax.data.open_input import open_input
-    from chemscale_jax.data.property_tables import PROPERTY_TABLES, columns_of
+    from chemscale_jax.data.inputs.open_input import open_input
+    from chemscale_jax.data.labels.property_tables import PROPERTY_TABLES, columns_of
 
     files = _named(args.embeddings, "embeddings")
     targets, units = _words(args.targets), _words(args.units)

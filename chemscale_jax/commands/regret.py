@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from chemscale_jax.analysis.run_curves import RunCurve, read_curves
+from chemscale_jax.analysis.tpe.run_curves import RunCurve, read_curves
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.studies import regret
 from chemscale_jax.studies.regret_report import PLOT, ROWS, TABLE, write_regret

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from chemscale_jax.analysis.report import write_report
+from chemscale_jax.analysis.reports.report import write_report
 from chemscale_jax.core.workdir import Workdir
 
 EXAMPLE = """\

@@ -71,8 +71,8 @@ def main(argv: list[str]) -> int:
 
 def metrics_table(args: argparse.Namespace, molecules: "list[Molecule]") -> str:
     """The metrics of MOSES for what was generated, beside what is given to compare."""
-    from chemscale_jax.analysis import generated_metrics
-    from chemscale_jax.data.molecule_text import open_text, read_lines
+    from chemscale_jax.analysis.generation import generated_metrics
+    from chemscale_jax.data.text.molecule_text import open_text, read_lines
 
     def read(path: str | None) -> list[str | None] | None:
         if path is None:
@@ -133,7 +133,7 @@ def read_prompts(args: argparse.Namespace, notation: str) -> "list[Prompt]":
 def _prompt_sources(args: argparse.Namespace) -> Iterator[str]:
     yield from args.prompt_smiles
     if args.prompt_file:
-        from chemscale_jax.data.molecule_text import open_text, read_lines
+        from chemscale_jax.data.text.molecule_text import open_text, read_lines
 
         for line in read_lines(open_text(args.prompt_file, args.prompt_column)):
             if line.text:

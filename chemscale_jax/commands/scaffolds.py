@@ -3,9 +3,9 @@
 import argparse
 import pathlib
 
-from chemscale_jax.analysis.scaffold_report import write_scaffold_report
+from chemscale_jax.analysis.maps.scaffold_report import write_scaffold_report
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.scaffold_table import scaffold_table
+from chemscale_jax.data.conformers.scaffold_table import scaffold_table
 
 EXAMPLE = """\
 examples, what a larger set adds, and one set alone:

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     from chemscale_jax.chem import prompts
     from chemscale_jax.core import partition, processes
     from chemscale_jax.data import cache
-    from chemscale_jax.data.molecule_text import open_text, read_lines
+    from chemscale_jax.data.text.molecule_text import open_text, read_lines
     from chemscale_jax.inference import score
     from chemscale_jax.inference.language_model import open_language_model
 

@@ -32,8 +32,8 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit status."""
     args = _parser().parse_args(argv)
     # What follows takes seconds to import, which --help should not.
-    from chemscale_jax.analysis import search_hits
-    from chemscale_jax.analysis.vector_index import VectorIndex
+    from chemscale_jax.analysis.search import search_hits
+    from chemscale_jax.analysis.search.vector_index import VectorIndex
 
     index = VectorIndex.open(args.index)
     asked = search_hits.Asked(args.k, args.by, args.exact, args.effort)
@@ -67,7 +67,7 @@ def _queries(
         return functools.partial(embedding_table.blocks, args.embeddings)
     molecules = args.input or [args.query]
     if by == "fingerprint":
-        from chemscale_jax.data.query_rows import query_rows
+        from chemscale_jax.data.inputs.query_rows import query_rows
 
         rows = query_rows(molecules, args.smiles_col)
         return lambda: [rows]

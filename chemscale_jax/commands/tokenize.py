@@ -8,10 +8,10 @@ from typing import Any
 
 from chemscale_jax.chem.vocabulary import NOTATIONS
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.finish_store import ON_UNKNOWN, Finish
-from chemscale_jax.data.molecule_text import TextSource, open_text
-from chemscale_jax.data.tokenize import Tokenized, tokenize_source
-from chemscale_jax.data.vocabulary_file import read_vocabulary
+from chemscale_jax.data.text.finish_store import ON_UNKNOWN, Finish
+from chemscale_jax.data.text.molecule_text import TextSource, open_text
+from chemscale_jax.data.text.tokenize import Tokenized, tokenize_source
+from chemscale_jax.data.text.vocabulary_file import read_vocabulary
 
 EXAMPLE = """\
 examples, a file of one's own, and one for a published ChemGPT:
@@ -133,7 +133,7 @@ def _open(path: str, column: str, split: str) -> TextSource:
     if column:
         raise UserError(f"{path} is a folder: --column is for files of text")
     # Costs start-up time.
-    from chemscale_jax.data.tfds_text import open_prepared
+    from chemscale_jax.data.text.tfds_text import open_prepared
 
     return open_prepared(path, split)
 

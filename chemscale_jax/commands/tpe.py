@@ -5,10 +5,9 @@ import ast
 import pathlib
 from typing import Any
 
-from chemscale_jax.analysis import tpe
-from chemscale_jax.analysis.run_curves import read_curves
-from chemscale_jax.analysis.tpe_estimate import Estimate, estimate
-from chemscale_jax.analysis.tpe_report import (
+from chemscale_jax.analysis.tpe import scores as tpe
+from chemscale_jax.analysis.tpe.estimate import Estimate, estimate
+from chemscale_jax.analysis.tpe.report import (
     PLOT,
     RUNS,
     SUMMARY,
@@ -16,6 +15,7 @@ from chemscale_jax.analysis.tpe_report import (
     summary,
     write_estimate,
 )
+from chemscale_jax.analysis.tpe.run_curves import read_curves
 from chemscale_jax.core.errors import UserError
 
 EXAMPLE = """\

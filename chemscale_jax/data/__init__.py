@@ -8,7 +8,7 @@ from chemscale_jax.core.types import Config
 
 def _graphs(config: Config, process_index: int, process_count: int) -> Stream:
     # Imported when asked for: HDF5 and grain cost start-up time.
-    from chemscale_jax.data import stream
+    from chemscale_jax.data.packs import stream
 
     return stream.make_stream(
         config,
@@ -20,21 +20,21 @@ def _graphs(config: Config, process_index: int, process_count: int) -> Stream:
 
 def _tokens(config: Config, process_index: int, process_count: int) -> Stream:
     # Likewise: RDKit comes with the corpora.
-    from chemscale_jax.data import token_stream
+    from chemscale_jax.data.text import token_stream
 
     return token_stream.make_token_stream(config, process_index, process_count)
 
 
 def _molecules(config: Config, process_index: int, process_count: int) -> Stream:
     # Likewise.
-    from chemscale_jax.data import molecule_stream
+    from chemscale_jax.data.conformers import molecule_stream
 
     return molecule_stream.make_molecule_stream(config, process_index, process_count)
 
 
 def _properties(config: Config, process_index: int, process_count: int) -> Stream:
     # Likewise.
-    from chemscale_jax.data import property_stream
+    from chemscale_jax.data.labels import property_stream
 
     return property_stream.make_property_stream(config, process_index, process_count)
 

@@ -16,7 +16,7 @@ from chemscale_jax.core.task import Task
 from chemscale_jax.core.types import Config, Params
 from chemscale_jax.core.workdir import Workdir, read_json, write_json
 from chemscale_jax.data import STREAMS
-from chemscale_jax.data.stream import GraphStream
+from chemscale_jax.data.packs.stream import GraphStream
 from chemscale_jax.inference.predict import GraphEpoch, predict_split
 from chemscale_jax.tasks.force_losses import trains_energy
 from chemscale_jax.training.checkpoint import best_step, load_variables

@@ -18,9 +18,9 @@ from chemscale_jax.chem.elements import atomic_number, formula_of
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir, write_json
 from chemscale_jax.data import STREAMS
-from chemscale_jax.data.ani1x import Ani1xSource, embedded_path
-from chemscale_jax.data.source import FrameSource
-from chemscale_jax.data.stream import GraphStream
+from chemscale_jax.data.frames.ani1x import Ani1xSource, embedded_path
+from chemscale_jax.data.frames.source import FrameSource
+from chemscale_jax.data.packs.stream import GraphStream
 from chemscale_jax.inference import check_lines
 from chemscale_jax.inference.check_energies import make_evaluate
 from chemscale_jax.inference.check_lines import Line

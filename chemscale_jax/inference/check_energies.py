@@ -10,10 +10,10 @@ import numpy as np
 
 from chemscale_jax.chem import neighbors
 from chemscale_jax.core.batches import GraphPack
-from chemscale_jax.data import graphs
-from chemscale_jax.data.neighbor_table import Pairs
-from chemscale_jax.data.packing import PackBudget
-from chemscale_jax.data.source import Record
+from chemscale_jax.data.frames.source import Record
+from chemscale_jax.data.packs import graphs
+from chemscale_jax.data.packs.neighbor_table import Pairs
+from chemscale_jax.data.packs.packing import PackBudget
 from chemscale_jax.inference.force_field import ForceField
 from chemscale_jax.inference.neighbor_list import System
 from chemscale_jax.models.energy import energy_and_forces

@@ -18,7 +18,7 @@ from chemscale_jax.core.embedding_readers import COLUMN
 from chemscale_jax.core.embedding_table import EmbeddingTable
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.saved_arrays import SavedArrays
-from chemscale_jax.data.molecule_input import MoleculeInput
+from chemscale_jax.data.inputs.molecule_input import MoleculeInput
 from chemscale_jax.inference import result_parts
 from chemscale_jax.inference.embed_settings import (
     LAST_LAYER,

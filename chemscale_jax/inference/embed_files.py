@@ -13,7 +13,7 @@ import numpy as np
 
 from chemscale_jax.chem.elements import symbol_of
 from chemscale_jax.core.embedding_readers import ABOUT_KEY
-from chemscale_jax.data.molecule_input import MoleculeInput
+from chemscale_jax.data.inputs.molecule_input import MoleculeInput
 from chemscale_jax.inference import (
     embed,
     embed_zarr,

@@ -4,8 +4,8 @@ import os
 import pathlib
 from typing import Any
 
-from chemscale_jax.data.molecule_input import MoleculeInput
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.molecule_input import MoleculeInput
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference import embed as in_memory
 from chemscale_jax.inference import embed_files
 from chemscale_jax.inference.embed import Embeddings

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.conformed_rows import GEOMETRIES
+from chemscale_jax.data.inputs.conformed_rows import GEOMETRIES
 
 LEVELS = ("molecule", "atom", "pair")
 POOLS = ("auto", "cls", "mean", "sum", "last")

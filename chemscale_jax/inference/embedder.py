@@ -26,7 +26,7 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.partition import tree_paths
 from chemscale_jax.core.types import Params
 from chemscale_jax.core.workdir import Workdir, read_json
-from chemscale_jax.data.molecule_input import MoleculeInput
+from chemscale_jax.data.inputs.molecule_input import MoleculeInput
 from chemscale_jax.inference.embed_settings import EmbedSettings
 from chemscale_jax.inference.molecule_batches import Batching
 from chemscale_jax.inference.result_parts import Part, Reading, Rows

@@ -8,8 +8,8 @@ import numpy as np
 from chemscale_jax.chem.conformers import ConformerSettings
 from chemscale_jax.chem.molecule_record import MoleculeRecord
 from chemscale_jax.core.embedding_readers import COLUMN
-from chemscale_jax.data.conformed_rows import conformed
-from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
+from chemscale_jax.data.inputs.conformed_rows import conformed
+from chemscale_jax.data.inputs.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference.embed_settings import EmbedSettings
 from chemscale_jax.inference.result_parts import Part, Reading, Rows, texts
 

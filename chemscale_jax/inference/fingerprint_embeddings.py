@@ -9,7 +9,7 @@ import numpy as np
 from chemscale_jax.chem import count_fingerprints
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Params
-from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
+from chemscale_jax.data.inputs.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference.embed_settings import EmbedSettings
 from chemscale_jax.inference.embedding_parts import (
     conformed_parts,

@@ -22,7 +22,7 @@ class ForceField(NamedTuple):
     params: Params
     constants: Params
     config: Config  # of the run
-    # Reference energies, units, splits: see `chemscale_jax.data.stream.GraphStream`.
+    # Reference energies, units, splits: see `data.packs.stream.GraphStream`.
     artifacts: Mapping[str, Any]
 
     def reference_energy_ev(self, species: np.ndarray) -> float:

@@ -24,12 +24,12 @@ from chemscale_jax.core.batches import GraphPack
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Array, Params
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.data.graphs import empty_pack, fill_row
-from chemscale_jax.data.molecule_input import MoleculeInput
-from chemscale_jax.data.neighbor_table import Pairs
-from chemscale_jax.data.packing import PackBudget
-from chemscale_jax.data.source import Record
-from chemscale_jax.data.whole_rows import WholeRow, whole_rows
+from chemscale_jax.data.frames.source import Record
+from chemscale_jax.data.inputs.molecule_input import MoleculeInput
+from chemscale_jax.data.inputs.whole_rows import WholeRow, whole_rows
+from chemscale_jax.data.packs.graphs import empty_pack, fill_row
+from chemscale_jax.data.packs.neighbor_table import Pairs
+from chemscale_jax.data.packs.packing import PackBudget
 from chemscale_jax.inference.embed_settings import (
     EmbedSettings,
     numbered_layers,

@@ -20,7 +20,7 @@ from chemscale_jax.chem.atom_symbols import heavy_places
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.partition import replicated, row_sharding
 from chemscale_jax.core.types import Array, Params
-from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
+from chemscale_jax.data.inputs.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference.embed_settings import (
     EmbedSettings,
     numbered_layers,

@@ -21,7 +21,11 @@ from chemscale_jax.core.batches import MoleculeRows
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.partition import row_sharding
 from chemscale_jax.core.types import Array
-from chemscale_jax.data.molecule_rows import BUCKETS, BatchShape, molecule_rows
+from chemscale_jax.data.conformers.molecule_rows import (
+    BUCKETS,
+    BatchShape,
+    molecule_rows,
+)
 
 # Pairs of places in a batch. A CPU gains nothing from more, an accelerator does.
 CPU_PAIRS, ACCELERATOR_PAIRS = 4096, 2**18

@@ -15,7 +15,7 @@ import numpy as np
 
 from chemscale_jax.core.batches import MoleculeRows
 from chemscale_jax.core.types import Array, Params
-from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
+from chemscale_jax.data.inputs.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference import molecule_batches as batches
 from chemscale_jax.inference.embed_settings import (
     EmbedSettings,

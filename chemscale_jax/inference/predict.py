@@ -18,7 +18,7 @@ from chemscale_jax.core.task import Task
 from chemscale_jax.core.types import Config, Params
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data import STREAMS
-from chemscale_jax.data.stream import GraphStream
+from chemscale_jax.data.packs.stream import GraphStream
 from chemscale_jax.training.checkpoint import load_variables
 
 

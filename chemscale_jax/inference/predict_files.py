@@ -11,7 +11,7 @@ import numpy as np
 
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import write_json
-from chemscale_jax.data.molecule_input import MoleculeInput
+from chemscale_jax.data.inputs.molecule_input import MoleculeInput
 from chemscale_jax.inference import predict_properties, result_parts, result_table
 from chemscale_jax.inference.embed_settings import refuse_empty
 from chemscale_jax.inference.embedder import identity

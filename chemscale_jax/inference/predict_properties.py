@@ -24,8 +24,8 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.saved_arrays import SavedArrays
 from chemscale_jax.core.types import Array, Params
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.data.conformed_rows import conformed
-from chemscale_jax.data.molecule_input import InputRow, MoleculeInput
+from chemscale_jax.data.inputs.conformed_rows import conformed
+from chemscale_jax.data.inputs.molecule_input import InputRow, MoleculeInput
 from chemscale_jax.inference import molecule_batches as batches
 from chemscale_jax.inference import result_parts
 from chemscale_jax.inference.embed_settings import refuse_empty

@@ -15,7 +15,7 @@ from chemscale_jax.core.stream import Epoch
 from chemscale_jax.core.target_scaling import unscale
 from chemscale_jax.core.task import Task
 from chemscale_jax.core.types import Params
-from chemscale_jax.data.labelled_molecules import LabelledMolecules
+from chemscale_jax.data.labels.labelled_molecules import LabelledMolecules
 
 
 class PropertyEpoch(Epoch, Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chemscale_jax.core.embedding_table import EmbeddingTable
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference.embed import embed
 from chemscale_jax.inference.embedder import reopened
 

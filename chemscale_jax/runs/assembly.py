@@ -56,7 +56,7 @@ def with_start(config: Config) -> Config:
         if config.model.get("positions") == 0:
             config.model.positions = _positions(read_json(place))
     if config.task == "property_regression" and config.data.source == "embedded":
-        from chemscale_jax.data.embedded_properties import embedded_properties
+        from chemscale_jax.data.labels.embedded_properties import embedded_properties
 
         config.data.source, config.data.path = "file", str(embedded_properties())
     if config.task in MOLECULES and config.init_from:

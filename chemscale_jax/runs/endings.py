@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from chemscale_jax.analysis import report
+from chemscale_jax.analysis.reports import report
 from chemscale_jax.core.worker_processes import usable_processes, worker_processes
 from chemscale_jax.inference import calibrate, check, predict
 from chemscale_jax.training.lane_programs import Lane

@@ -19,7 +19,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from chemscale_jax.analysis import report
+from chemscale_jax.analysis.reports import report
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.property_predictions import PropertyPredictions
 from chemscale_jax.core.types import Config

@@ -7,18 +7,18 @@ writes. The same call goes on where it was.
 import json
 import pathlib
 
-from chemscale_jax.analysis.embedding_maps import MapSettings
-from chemscale_jax.analysis.map_files import WrittenMaps, write_maps
-from chemscale_jax.analysis.map_study import StudySettings
-from chemscale_jax.analysis.mapped_molecules import read_molecules
+from chemscale_jax.analysis.maps.embedding_maps import MapSettings
+from chemscale_jax.analysis.maps.files import WrittenMaps, write_maps
+from chemscale_jax.analysis.maps.mapped_molecules import read_molecules
+from chemscale_jax.analysis.maps.study import StudySettings
 from chemscale_jax.core import processes
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import write_json
 from chemscale_jax.data import cache
-from chemscale_jax.data.embedded_properties import embedded_properties
-from chemscale_jax.data.molecule_input import MoleculeInput
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.molecule_input import MoleculeInput
+from chemscale_jax.data.inputs.open_input import open_input
+from chemscale_jax.data.labels.embedded_properties import embedded_properties
 from chemscale_jax.inference import embedder
 from chemscale_jax.inference.embed_files import write_embeddings
 from chemscale_jax.inference.embed_settings import EmbedSettings

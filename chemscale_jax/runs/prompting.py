@@ -17,16 +17,16 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from chemscale_jax.analysis import prompting_report
-from chemscale_jax.analysis.prompting_report import Report
-from chemscale_jax.analysis.prompting_rows import (
+from chemscale_jax.analysis.generation import prompting_report
+from chemscale_jax.analysis.generation.prompting_report import Report
+from chemscale_jax.analysis.generation.prompting_rows import (
     KNOBS,
     Cell,
     Row,
     append_rows,
     read_rows,
 )
-from chemscale_jax.analysis.set_metrics import Draws
+from chemscale_jax.analysis.generation.set_metrics import Draws
 from chemscale_jax.chem import drugs, judged_molecules, prompts
 from chemscale_jax.chem.prompts import Prompt
 from chemscale_jax.core import partition, processes
@@ -34,7 +34,7 @@ from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import read_json, write_json
 from chemscale_jax.data import cache
-from chemscale_jax.data.molecule_text import open_text, read_lines
+from chemscale_jax.data.text.molecule_text import open_text, read_lines
 from chemscale_jax.inference import language_model, sample
 from chemscale_jax.inference.language_model import LanguageModel
 from chemscale_jax.inference.logit_filters import Filters

@@ -12,15 +12,15 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from chemscale_jax.analysis import fingerprint_baseline
-from chemscale_jax.analysis.fingerprint_baseline import Labelled
+from chemscale_jax.analysis.properties import fingerprint_baseline
+from chemscale_jax.analysis.properties.fingerprint_baseline import Labelled
 from chemscale_jax.core import conformal
 from chemscale_jax.core.partition import make_mesh, replicated
 from chemscale_jax.core.property_predictions import PropertyPredictions
 from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.data import STREAMS
-from chemscale_jax.data.property_stream import PropertyStream
+from chemscale_jax.data.labels.property_stream import PropertyStream
 from chemscale_jax.inference import property_split
 from chemscale_jax.training.checkpoint import load_variables
 from chemscale_jax.training.lane_programs import Lane

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from chemscale_jax.analysis.property_metrics import METRICS, measure
+from chemscale_jax.analysis.properties.metrics import METRICS, measure
 from chemscale_jax.core.embedding_readers import COLUMN
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.label_columns import read_labels
+from chemscale_jax.data.labels.label_columns import read_labels
 
 ALL = ("none", "all", "")
 # What else they are called.

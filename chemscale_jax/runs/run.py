@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from chemscale_jax.analysis import report
+from chemscale_jax.analysis.reports import report
 from chemscale_jax.core import partition, processes, selftest
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.types import Config

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from chemscale_jax.analysis import generated_files, generated_metrics
-from chemscale_jax.analysis.language_report import SAMPLES_TABLE
+from chemscale_jax.analysis.generation import generated_files, generated_metrics
+from chemscale_jax.analysis.reports.language_report import SAMPLES_TABLE
 from chemscale_jax.chem import prompts
 from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.data.token_stream import TokenStream
+from chemscale_jax.data.text.token_stream import TokenStream
 from chemscale_jax.inference import sample
 from chemscale_jax.inference.language_model import LanguageModel
 

@@ -6,8 +6,8 @@ from chemscale_jax.chem.vocabulary import Vocabulary
 from chemscale_jax.core.likelihoods import Likelihoods
 from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.data.token_rows import tokens_per_molecule
-from chemscale_jax.data.token_stream import TokenStream
+from chemscale_jax.data.text.token_rows import tokens_per_molecule
+from chemscale_jax.data.text.token_stream import TokenStream
 from chemscale_jax.inference import score
 from chemscale_jax.inference.language_model import LanguageModel
 

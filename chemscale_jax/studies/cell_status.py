@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chemscale_jax.analysis.run_curves import RunCurve, read_curve
+from chemscale_jax.analysis.tpe.run_curves import RunCurve, read_curve
 from chemscale_jax.studies.cells import Cell
 from chemscale_jax.studies.policies import Policy, Seen, arrived, seen, unseen
 

@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from chemscale_jax.analysis import limits
 from chemscale_jax.analysis.bootstrap import LEVEL
-from chemscale_jax.analysis.published_laws import FREY_DATA_EXPONENTS
-from chemscale_jax.analysis.scaling_intervals import Interval
-from chemscale_jax.analysis.scaling_plots import nearest
-from chemscale_jax.analysis.scaling_report import Study
-from chemscale_jax.analysis.scaling_tables import interval, number
+from chemscale_jax.analysis.scaling import limits
+from chemscale_jax.analysis.scaling.intervals import Interval
+from chemscale_jax.analysis.scaling.plots import nearest
+from chemscale_jax.analysis.scaling.published_laws import FREY_DATA_EXPONENTS
+from chemscale_jax.analysis.scaling.report import Study
+from chemscale_jax.analysis.scaling.tables import interval, number
 from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.studies.study_rows import Row
 

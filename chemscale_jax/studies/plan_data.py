@@ -17,9 +17,10 @@ import jax
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.stream import Epoch, Stream
 from chemscale_jax.core.types import Batch, Config
-from chemscale_jax.data import STREAMS, graphs
-from chemscale_jax.data.splits import VALID_CAP
-from chemscale_jax.data.stream import GraphStream
+from chemscale_jax.data import STREAMS
+from chemscale_jax.data.frames.splits import VALID_CAP
+from chemscale_jax.data.packs import graphs
+from chemscale_jax.data.packs.stream import GraphStream
 
 # Records of the package that are looked at where others are not at hand.
 _FRAMES, _CORPUS, _CONFORMERS = 2000, 2000, 64

@@ -20,8 +20,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from chemscale_jax.analysis import tpe
-from chemscale_jax.analysis.run_curves import RunCurve, epochs_at
+from chemscale_jax.analysis.tpe import scores as tpe
+from chemscale_jax.analysis.tpe.run_curves import RunCurve, epochs_at
 from chemscale_jax.core.errors import UserError
 
 

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chemscale_jax.analysis import tpe
-from chemscale_jax.analysis.run_curves import RunCurve
+from chemscale_jax.analysis.tpe import scores as tpe
+from chemscale_jax.analysis.tpe.run_curves import RunCurve
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.studies.policies import (
     Policy,

@@ -8,16 +8,16 @@ import collections
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-from chemscale_jax.analysis import limits
-from chemscale_jax.analysis.published_laws import FREY_SIZE_EXPONENTS
-from chemscale_jax.analysis.scaling_data import Columns
-from chemscale_jax.analysis.scaling_report import (
+from chemscale_jax.analysis.scaling import limits
+from chemscale_jax.analysis.scaling.data import Columns
+from chemscale_jax.analysis.scaling.published_laws import FREY_SIZE_EXPONENTS
+from chemscale_jax.analysis.scaling.report import (
     Settings,
     Study,
     study_of,
     write_study,
 )
-from chemscale_jax.analysis.scaling_tables import interval, number
+from chemscale_jax.analysis.scaling.tables import interval, number
 from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.studies import equivariance, steps_report

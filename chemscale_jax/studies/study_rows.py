@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from chemscale_jax.analysis.scaling_data import groups_of
+from chemscale_jax.analysis.scaling.data import groups_of
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.studies.cells import Cell
 from chemscale_jax.studies.planned_cell import PlannedCell
@@ -49,7 +49,7 @@ COLUMNS = (
     "best_step",
     "stop_reason",
     "state",
-    "limit",  # see analysis/limits.py
+    "limit",  # see analysis/scaling/limits.py
 )
 CLOCKS = ("wall_s",)
 FINISHED, DIVERGED = "finished", "diverged"

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from chemscale_jax.analysis.run_curves import epochs_at
+from chemscale_jax.analysis.tpe.run_curves import epochs_at
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.studies.cell_source import CellSource
 from chemscale_jax.studies.cell_status import Status, Statuses

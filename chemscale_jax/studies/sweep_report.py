@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from chemscale_jax.analysis import plots
 from chemscale_jax.analysis.tables import markdown_table
-from chemscale_jax.analysis.tpe_warnings import FEW, warnings
+from chemscale_jax.analysis.tpe.warnings import FEW, warnings
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import write_json
 from chemscale_jax.studies.live_table import duration, number

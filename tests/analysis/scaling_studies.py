@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from chemscale_jax.analysis.scaling_data import Cell, Cells, Columns
-from chemscale_jax.analysis.scaling_fit import prediction
-from chemscale_jax.analysis.scaling_forms import FORMS, Form, make_inputs
+from chemscale_jax.analysis.scaling.data import Cell, Cells, Columns
+from chemscale_jax.analysis.scaling.fit import prediction
+from chemscale_jax.analysis.scaling.forms import FORMS, Form, make_inputs
 
 
 @dataclasses.dataclass(frozen=True)

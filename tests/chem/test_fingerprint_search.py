@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from chemscale_jax.analysis.similarity import tanimoto
+from chemscale_jax.analysis.search.similarity import tanimoto
 from chemscale_jax.chem import fingerprint_search
 from chemscale_jax.chem.drugs import drugs
 from chemscale_jax.chem.fingerprint_search import (

@@ -3,7 +3,7 @@ import pytest
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
-from chemscale_jax.analysis.similarity import tanimoto
+from chemscale_jax.analysis.search.similarity import tanimoto
 from chemscale_jax.chem.molecule_fingerprints import (
     BYTES,
     brics_fragments,

@@ -4,7 +4,8 @@ import pytest
 
 from chemscale_jax.commands import conformers, scaffolds
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.conformer_store import ConformerStore
+from chemscale_jax.data.conformers import pipeline
+from chemscale_jax.data.conformers.store import ConformerStore
 
 TABLE = (
     "name,structure\nethanol,CCO\nnothing,\nphenol,Oc1ccccc1\nspirit,OCC\namine,CN\n"
@@ -73,7 +74,7 @@ def test_options_of_beam(table, tmp_path, monkeypatch):
         seen.append((str(out), plan.shards, runner, options))
         raise UserError("enough")
 
-    monkeypatch.setattr("chemscale_jax.data.conformer_pipeline.conform_with_beam", fake)
+    monkeypatch.setattr(pipeline, "conform_with_beam", fake)
     flags = ["--out=o", "--shards=5", "--runner=R", "--beam-options=--a=1 --b=2"]
     with pytest.raises(UserError, match="enough"):
         conformers.main([str(table), "--column=structure", *flags])

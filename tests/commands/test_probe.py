@@ -8,7 +8,7 @@ from chemscale_jax.chem.drug_properties import drug_table
 from chemscale_jax.commands import COMMANDS, probe
 from chemscale_jax.core.embedding_table import EmbeddingTable
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.open_input import open_input
 
 MOLECULES = 80
 

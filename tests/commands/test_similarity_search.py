@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from chemscale_jax.analysis import neighbour_report
+from chemscale_jax.analysis.search import neighbour_report
 from chemscale_jax.api import embed
 from chemscale_jax.commands import index, neighbours, search
 from chemscale_jax.core.errors import UserError

@@ -3,8 +3,8 @@ import pytest
 from chemscale_jax.chem.vocabulary import SPECIALS, Vocabulary
 from chemscale_jax.commands import tokenize
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.token_store import TokenStore
-from chemscale_jax.data.vocabulary_file import read_vocabulary
+from chemscale_jax.data.text.token_store import TokenStore
+from chemscale_jax.data.text.vocabulary_file import read_vocabulary
 
 TABLE = "name,structure_text\nethanol,CCO\nnothing,\nphenol,Oc1ccccc1\namine,CN\n"
 

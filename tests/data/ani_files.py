@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 
-from chemscale_jax.data.source import ArraySource
+from chemscale_jax.data.frames.source import ArraySource
 
 # Hartree; made up, but of the size of real ones.
 SELF_ENERGIES = {1: -0.6, 6: -38.1, 7: -54.7, 8: -75.2}

@@ -6,7 +6,7 @@ import pytest
 
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data.cache import cache_folder, derived_folder, file_identity
-from chemscale_jax.data.flat import FlatFile
+from chemscale_jax.data.frames.flat import FlatFile
 
 
 def _writer(text, calls):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from chemscale_jax.chem.vocabulary import SPECIALS, Vocabulary
-from chemscale_jax.data.token_store import TokenStore
+from chemscale_jax.data.text.token_store import TokenStore
 
 SYMBOLS = tuple(f"[S{i}]" for i in range(40))
 

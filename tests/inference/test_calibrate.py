@@ -7,8 +7,8 @@ import pytest
 
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.task import Task
-from chemscale_jax.data.splits import split_records
-from chemscale_jax.data.stream import GraphStream
+from chemscale_jax.data.frames.splits import split_records
+from chemscale_jax.data.packs.stream import GraphStream
 from chemscale_jax.inference.calibrate import calibrate_energy
 from chemscale_jax.inference.force_field import ForceField
 from chemscale_jax.models.energy import EnergyModel

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from chemscale_jax.analysis.check_table import check_section
+from chemscale_jax.analysis.reports.check_table import check_section
 from chemscale_jax.commands import check as command
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir

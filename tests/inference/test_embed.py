@@ -5,7 +5,7 @@ import pytest
 
 from chemscale_jax.chem.molecule_record import record_of_smiles
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference import molecule_batches
 from chemscale_jax.inference.embed import EmbedSettings, embed
 from chemscale_jax.inference.molecule_batches import Averages, Batching

@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from chemscale_jax.__main__ import main
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference import molecule_embeddings
 from chemscale_jax.inference.embed import Embeddings, EmbedSettings
 from chemscale_jax.inference.embed_files import write_embeddings

@@ -9,7 +9,7 @@ from chemscale_jax.__main__ import main
 from chemscale_jax.chem.count_fingerprints import count_fingerprints
 from chemscale_jax.core.embedding_table import blocks, read_embeddings
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference.embed import EmbedSettings, embed
 from chemscale_jax.inference.embed_files import write_embeddings
 from chemscale_jax.inference.embedder import open_embedder, reopened

@@ -6,7 +6,7 @@ import pytest
 
 from chemscale_jax.chem.conformers import ConformerSettings, whole_geometry
 from chemscale_jax.core.errors import UserError
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference.embed import EmbedSettings, embed
 from chemscale_jax.inference.force_field_embeddings import ForceFieldEmbedder
 from chemscale_jax.inference.molecule_batches import Batching

@@ -11,7 +11,7 @@ from chemscale_jax.chem import prompts
 from chemscale_jax.chem.vocabulary import Vocabulary
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.partition import make_mesh
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference.embed import EmbedSettings, embed
 from chemscale_jax.inference.language_embeddings import LanguageEmbedder
 from chemscale_jax.inference.language_model import LanguageModel

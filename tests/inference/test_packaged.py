@@ -10,8 +10,8 @@ from chemscale_jax.chem.conformers import ConformerSettings, conform
 from chemscale_jax.chem.molecule_features import feature_ids
 from chemscale_jax.chem.molecule_record import record_of_smiles
 from chemscale_jax.core.workdir import Workdir, read_json
-from chemscale_jax.data import molecule_rows
-from chemscale_jax.data.ani1x import Ani1xSource, embedded_path
+from chemscale_jax.data.conformers import molecule_rows
+from chemscale_jax.data.frames.ani1x import Ani1xSource, embedded_path
 from chemscale_jax.inference import molecule_model, score
 from chemscale_jax.inference.calculator import ForceFieldCalculator
 from chemscale_jax.inference.ensemble import default_workdir

@@ -13,9 +13,9 @@ from chemscale_jax.core.predictions import Predictions
 from chemscale_jax.core.task import Task
 from chemscale_jax.core.types import Params
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.data.source import ArraySource
-from chemscale_jax.data.splits import split_records
-from chemscale_jax.data.stream import GraphStream
+from chemscale_jax.data.frames.source import ArraySource
+from chemscale_jax.data.frames.splits import split_records
+from chemscale_jax.data.packs.stream import GraphStream
 from chemscale_jax.inference import predict
 
 # Sums of a few float32 numbers of order one.

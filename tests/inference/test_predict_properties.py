@@ -11,7 +11,7 @@ from chemscale_jax.__main__ import main
 from chemscale_jax.core.conformal import calibrate
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference import predict_properties
 from chemscale_jax.inference.embed import EmbedSettings, embed
 from chemscale_jax.inference.molecule_batches import Batching

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from chemscale_jax.data.open_input import open_input
+from chemscale_jax.data.inputs.open_input import open_input
 from chemscale_jax.inference.embed import embed
 from chemscale_jax.inference.embedder import (
     open_embedder,

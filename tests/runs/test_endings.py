@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chemscale_jax.analysis import report
+from chemscale_jax.analysis.reports import report
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.runs import endings
 from tests.analysis.conftest import hand_made_run

@@ -7,7 +7,7 @@ import pytest
 from chemscale_jax import __main__ as console
 from chemscale_jax import main
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.data.molecule_stream import MoleculeStream
+from chemscale_jax.data.conformers.molecule_stream import MoleculeStream
 from chemscale_jax.training import checkpoint
 
 SMOKE = [

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from chemscale_jax.analysis.prompting_rows import Row
+from chemscale_jax.analysis.generation.prompting_rows import Row
 from chemscale_jax.chem import drugs, prompts
 from chemscale_jax.chem.molecule_profiles import profile_all
 from chemscale_jax.chem.vocabulary import Vocabulary

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from chemscale_jax.analysis.run_curves import RunCurve
+from chemscale_jax.analysis.tpe.run_curves import RunCurve
 
 STEPS = 10  # of an epoch
 EPOCHS = 20  # of the runs of `family`

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chemscale_jax.analysis.scaling_data import Columns, groups_of
-from chemscale_jax.analysis.scaling_power import difference, fit_window, lines_of
+from chemscale_jax.analysis.scaling.data import Columns, groups_of
+from chemscale_jax.analysis.scaling.power import difference, fit_window, lines_of
 from chemscale_jax.studies import equivariance
 from chemscale_jax.studies.study_rows import COLUMNS
 

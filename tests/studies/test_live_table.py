@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from chemscale_jax.analysis.run_curves import RunCurve
+from chemscale_jax.analysis.tpe.run_curves import RunCurve
 from chemscale_jax.studies.cell_status import Status, forecast
 from chemscale_jax.studies.cells import Cell
 from chemscale_jax.studies.live_table import LiveTable, duration, remaining

@@ -1,0 +1,1 @@
+"""What a language model generates: metrics of sets of molecules, prompts."""

@@ -1,0 +1,1 @@
+"""Maps of molecules by their embeddings, and how much they show."""

@@ -1,0 +1,1 @@
+"""Simple models of frozen embeddings, and what they predict."""

@@ -1,0 +1,1 @@
+"""How well properties of molecules are predicted, beside simpler models."""

@@ -1,0 +1,1 @@
+"""Reports and model cards of runs, and comparisons of them."""

@@ -1,0 +1,1 @@
+"""How loss scales with size and data: forms, fits, intervals, reports."""

@@ -1,0 +1,1 @@
+"""Vectors and fingerprints: indices, neighbours, and what is alike in them."""

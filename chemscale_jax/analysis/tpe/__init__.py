@@ -1,0 +1,1 @@
+"""Training performance estimation: from early training losses to the final loss."""

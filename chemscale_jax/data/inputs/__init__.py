@@ -1,0 +1,1 @@
+"""Molecules that a user hands over, one row after the other."""

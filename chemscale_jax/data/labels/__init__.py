@@ -1,0 +1,1 @@
+"""Labelled molecules: columns, splits, batches."""

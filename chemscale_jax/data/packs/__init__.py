@@ -1,0 +1,1 @@
+"""Frames as graphs in packs of fixed size, and epochs of them."""

@@ -1,0 +1,1 @@
+"""Files of SMILES to stores and rows of tokens."""
