@@ -3,7 +3,7 @@ r"""Neural scaling of ChemGPT: model size x data (Frey et al., Fig. 3, 4, A.1 an
 Forms:
     full (default): the paper's grid, widths 16 to 2048 on 100 to 595,032 rows of 512
         tokens, 10 epochs as its code trains them; a file of SMILES, PubChem10M.
-    small: widths 16, 32, 64, 128 with 8 layers on 1,000 to 30,000 molecules, three
+    small: widths 16, 32, 64, 128 with 8 layers on 1,000 to 20,000 molecules, three
         seeds, each cell trained for the same number of updates with an annealed
         learning rate.
     smoke: two tiny models on a few molecules of the package.
@@ -34,11 +34,11 @@ WIDTHS = {
 # Rows of 512 tokens, the last one all there are; else molecules.
 SIZES = {
     "full": (100, 1_000, 10_000, 100_000, 595_032),
-    "small": (1_000, 3_000, 10_000, 30_000),
+    "small": (1_000, 2_700, 7_400, 20_000),
     "smoke": (60, 180),
 }
 # Updates of every cell; a little over one pass of the largest set.
-UPDATES = {"small": 700, "smoke": 12}
+UPDATES = {"small": 500, "smoke": 12}
 
 
 def get_config(arg: str = "") -> ConfigDict:
