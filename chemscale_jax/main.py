@@ -8,7 +8,9 @@ The same command resumes. Any field of the config can be set on the command line
     --config.optimizer.lr=3e-4 --config.data.path=ani1x-release.h5
 
 Other flags: --pause_after_epochs=N (waits after N epochs, without a report, until it
-is given another N or none), --list-configs, --help.
+is given another N or none), --list-configs, --help. For process I of N that train
+together, where neither Slurm nor a TPU says so: --processes=N --process=I
+--coordinator=HOST:PORT (a free port of the host of process 0).
 """
 
 import sys
@@ -21,9 +23,8 @@ from ml_collections import config_flags  # noqa: E402
 
 from chemscale_jax.core import config_files  # noqa: E402
 from chemscale_jax.core.errors import UserError  # noqa: E402
+from chemscale_jax.core.run_flags import take_run_flags  # noqa: E402
 from chemscale_jax.core.types import Config  # noqa: E402
-
-_PAUSE = "pause_after_epochs"
 
 
 def main(argv: list[str]) -> int:
@@ -36,30 +37,16 @@ def main(argv: list[str]) -> int:
             print(f"{name:<28} {title}")
         return 0
     try:
-        pause_after, argv = take_pause(argv)
+        own, argv = take_run_flags(argv)
         config = parse(argv)
         # Imported here so that --help and mistakes in the command line answer at once.
         from chemscale_jax.runs.run import run
 
-        run(config, _START, pause_after)
+        run(config, _START, own.pause_after, own.cluster)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def take_pause(argv: list[str]) -> tuple[int | None, list[str]]:
-    """Epochs of ``--pause_after_epochs`` (None: not given), and all other arguments."""
-    epochs, rest = None, []
-    for argument in argv:
-        flag, _, value = argument.partition("=")
-        if flag.lstrip("-") != _PAUSE:
-            rest.append(argument)
-        elif not value.isdecimal() or int(value) < 1:
-            raise UserError(f"--{_PAUSE} is {value!r}, expected a number of epochs")
-        else:
-            epochs = int(value)
-    return epochs, rest
 
 
 def parse(argv: list[str]) -> Config:

@@ -3,6 +3,10 @@
 import contextlib
 import os
 import pathlib
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 from absl import logging
@@ -17,9 +21,22 @@ _ADDRESS, _COUNT, _INDEX = (
 )
 # Set by launchers that JAX knows how to ask for the rest.
 _LAUNCHER_SIZES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+# Seconds without a sign of life after which a process counts as dead and JAX ends the
+# others, if they did not miss it in a collective operation before.
+_HEARTBEAT, _HEARTBEAT_S = "CHEMSCALE_HEARTBEAT_S", "60"
 
 
-def start(cache_folder: pathlib.Path, lanes: int = 1) -> None:
+class Cluster(NamedTuple):
+    """Which of several processes this one is, where nothing else says so."""
+
+    address: str  # host:port of the first process
+    processes: int
+    index: int
+
+
+def start(
+    cache_folder: pathlib.Path, lanes: int = 1, cluster: Cluster | None = None
+) -> None:
     """Joins the other processes, if there are any, and opens the compilation cache.
 
     Args:
@@ -27,10 +44,11 @@ def start(cache_folder: pathlib.Path, lanes: int = 1) -> None:
         lanes: runs that will train together. Where that is on a CPU, its cores become
             devices, up to one for each run: steps of small models are too short to be
             shared by cores. Changes nothing once JAX is in use.
+        cluster: the processes; None: as JAX's variables, Slurm or a TPU say.
     """
     # Orbax warns about each checkpoint that has no validation loss yet.
     logging.set_verbosity(logging.ERROR)
-    _join()
+    _join(cluster)
     chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if lanes > 1 and not chosen:
         # JAX refuses, rightly, once it is in use.
@@ -41,18 +59,53 @@ def start(cache_folder: pathlib.Path, lanes: int = 1) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _join() -> None:
-    if os.environ.get(_ADDRESS):
+@contextlib.contextmanager
+def end_together() -> Iterator[None]:
+    """Where one of several processes fails, it says so and ends at once.
+
+    Without that it would wait for the others, which wait for it in the next operation
+    that they have in common.
+    """
+    try:
+        yield
+    except BaseException as error:
+        count = jax.process_count()
+        if count == 1:
+            raise
+        if isinstance(error, UserError):
+            told = str(error)
+        else:
+            traceback.print_exc()
+            told = (
+                "see above. If an operation of several processes failed, another one "
+                "has ended before, and its output says why"
+            )
+        sys.stdout.flush()
+        print(
+            f"error: process {jax.process_index()} of {count} ends: {told}. Start the "
+            "job again, with as many processes as there are: it goes on from its last "
+            "checkpoint.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2 if isinstance(error, UserError) else 1)
+
+
+def _join(cluster: Cluster | None) -> None:
+    if cluster is None and os.environ.get(_ADDRESS):
         missing = [name for name in (_COUNT, _INDEX) if not os.environ.get(name)]
         if missing:
             raise UserError(
                 f"{_ADDRESS} is set but {' and '.join(missing)} is not; set all three "
                 "or none"
             )
-        jax.distributed.initialize(
-            num_processes=int(os.environ[_COUNT]), process_id=int(os.environ[_INDEX])
+        cluster = Cluster(
+            os.environ[_ADDRESS], int(os.environ[_COUNT]), int(os.environ[_INDEX])
         )
-    elif any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHER_SIZES):
-        jax.distributed.initialize()
-    elif "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
-        jax.distributed.initialize()
+    bound = {"heartbeat_timeout_seconds": int(os.environ.get(_HEARTBEAT, _HEARTBEAT_S))}
+    if cluster is not None:
+        jax.distributed.initialize(*cluster, **bound)
+    elif any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHER_SIZES) or (
+        "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    ):
+        jax.distributed.initialize(**bound)

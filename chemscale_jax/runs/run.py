@@ -27,8 +27,12 @@ ENSEMBLES = ("force_field",)
 CHECKS = ("none", "static", "full")
 
 
+@processes.end_together()
 def run(
-    config: Config, started: float | None = None, pause_after: int | None = None
+    config: Config,
+    started: float | None = None,
+    pause_after: int | None = None,
+    cluster: processes.Cluster | None = None,
 ) -> str:
     """Trains as the config says, then writes predictions, table, plots and card.
 
@@ -37,6 +41,7 @@ def run(
         started: when the program was started, by ``time.monotonic``; None: now.
         pause_after: completed epochs after which the run waits, with a checkpoint and
             without a report; None: it does not wait.
+        cluster: which of several processes this one is; None: as the environment says.
 
     Returns:
         "finished", "paused" or "interrupted"; the same call goes on where it was.
@@ -52,7 +57,7 @@ def run(
             "trained; the text at the top of the config says how it is used"
         )
     config = with_start(config)
-    processes.start(cache.cache_folder() / "xla", lanes=config.train.ensemble)
+    processes.start(cache.cache_folder() / "xla", config.train.ensemble, cluster)
     lead = jax.process_index() == 0
     selftest.check_arithmetic()
     workdir = setup.open_workdir(config.to_dict(), lead)

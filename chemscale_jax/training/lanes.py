@@ -193,7 +193,7 @@ def train(
                     due.append({k: hosts[k].advance(o) for k, o in outputs.items()})
                     if len(due) > LAG:
                         look(due.popleft())
-                    if request.received:
+                    if request.after_step():
                         break
                     saving = [
                         k

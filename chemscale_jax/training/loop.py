@@ -153,7 +153,7 @@ def train(
                 due.append(host.advance(output))
                 if len(due) > LAG:
                     look(due.popleft())
-                if request.received or host.cut:
+                if request.after_step() or host.cut:
                     break
                 if host.saves_now(len(epoch)):
                     look_at_all()
