@@ -1,7 +1,6 @@
 """Lanes of real networks equal the same runs alone, to the precision of numbers."""
 
 import contextlib
-import dataclasses
 import math
 
 import jax
@@ -13,6 +12,7 @@ from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.runs.assembly import make_lane
 from chemscale_jax.training import checkpoint, lanes, loop
 from chemscale_jax.training.optimizer import make_optimizer
+from tests.wide import wide_lane
 
 # Relative, of logged losses and of the length of each array of the weights: lanes and
 # solo runs are compiled apart, so sums may be taken in another order, and each step of
@@ -23,33 +23,6 @@ SPEED = 1e-6
 # Learning rates, which are float32, after which no number is finite.
 DIVERGING = {"float64": math.inf, "float32": 1e30}
 EPOCH = 3  # batches, roughly
-
-
-class Wide:
-    """A stream whose batches hold float64 where they held float32."""
-
-    def __init__(self, stream):
-        self._stream = stream
-        self.batch_specs = tuple(_wide(spec, _wide_spec) for spec in stream.batch_specs)
-
-    def __getattr__(self, name):
-        return getattr(self._stream, name)
-
-    def iterate(self, epoch, start):
-        return (_wide(batch) for batch in self._stream.iterate(epoch, start))
-
-
-def _wide_array(x):
-    return x.astype(np.float64) if x.dtype == np.float32 else x
-
-
-def _wide_spec(x):
-    wide = np.float64 if x.dtype == np.float32 else x.dtype
-    return jax.ShapeDtypeStruct(x.shape, wide)
-
-
-def _wide(tree, change=_wide_array):
-    return jax.tree.map(change, tree)
 
 
 def chemgpt(depth, width):
@@ -103,13 +76,7 @@ def made(folder, configs, dtype):
     for k, config in enumerate(configs):
         (folder / str(k)).mkdir(parents=True)
         lane = make_lane(config, Workdir(folder / str(k)))
-        if dtype == "float64":
-            init = lane.task.init
-            task = dataclasses.replace(
-                lane.task, init=lambda key, init=init: _wide(init(key))
-            )
-            lane = lane._replace(task=task, stream=Wide(lane.stream))
-        found.append(lane)
+        found.append(wide_lane(lane) if dtype == "float64" else lane)
     return found
 
 
