@@ -39,7 +39,8 @@ class Task:
     name: str  # for logs; nothing dispatches on it
     # key -> {"params": trained, "constants": saved and sharded, never updated}
     init: Callable[[Key], dict[str, Params]]
-    # params, constants, batch, key -> means, among them every term of the loss
+    # params, constants, batch, key -> means, among them every term of the loss. Slices
+    # of a batch have the same key: what is random of a row depends on its number.
     loss_fn: Callable[[Params, Params, Batch, Key], Metrics]
     # params, constants, batch -> means; deterministic
     eval_fn: Callable[[Params, Params, Batch], Metrics]

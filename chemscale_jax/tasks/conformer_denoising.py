@@ -81,9 +81,12 @@ def make_task(
     def restore(
         params: Params, batch: DenoisingRows, key: Key, training: bool
     ) -> tuple[Noised, Array, Array]:
-        noise_key, encode_key, move_key = jax.random.split(key, 3)
+        noise_key, dropout_key = jax.random.split(key)
         noised = add_noise(noise, batch, noise_key)
-        dropout = (encode_key, move_key) if training else (None, None)
+        dropout = (None, None)
+        if training:  # masks of its own for every slice of a batch
+            first = batch.number_B[0]
+            dropout = jax.random.split(jax.random.fold_in(dropout_key, first))
         encoded = unimol2.encode(options, params, noised.rows, dropout[0])
         logits_BNV = unimol2.token_logits(options, params, encoded.x_BTD[:, 1:])
         moved_BN3 = unimol2.move(options, params, encoded, noised.rows, dropout[1])

@@ -84,6 +84,8 @@ def make_task(
     def loss_fn(
         params: Params, constants: Params, batch: PropertyRows, key: Key
     ) -> Metrics:
+        # Masks of dropout of its own for every slice of a batch.
+        key = jax.random.fold_in(key, batch.number_B[0])
         return metrics(constants, batch, outputs(params, batch.molecules, key))
 
     def eval_fn(params: Params, constants: Params, batch: PropertyRows) -> Metrics:

@@ -44,6 +44,24 @@ def test_slices_of_uneven_rows_equal_the_whole_batch():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), whole, parts)
 
 
+def test_slices_of_a_batch_have_one_key():
+    task, _, state = setup()
+    batch = toy.ToyEpoch(0, 3)[0]
+
+    def noisy(params, constants, batch, key):
+        noise = jax.random.normal(key)
+        return task.loss_fn(params, constants, {**batch, "y": batch["y"] + noise}, key)
+
+    random = dataclasses.replace(task, loss_fn=noisy)
+    key = jax.random.key(0)
+    losses = [
+        loss_and_grads(random, state.params, {}, batch, key, slices)[0]
+        for slices in (1, 4)
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], 1e-5)
+    assert losses[0] != loss_and_grads(task, state.params, {}, batch, key, 1)[0]
+
+
 def test_slices_follow_rows_devices_and_platform():
     mesh = partition.make_mesh(data=2)
     large, small = (jnp.zeros(shape) for shape in ((8, 30), (24, 10)))
