@@ -1,8 +1,9 @@
 """What a device can do at best, and how much of it training reaches.
 
-Peaks are from the vendors' data sheets, of dense products without sparsity. The share
-of the peak that is reached and the time per operation are assumptions, which a plan
-prints beside its hours; measured figures of a run are better wherever there are some.
+Peaks are from the vendors' data sheets, of dense products without sparsity, and links
+count one direction, of two. The share of the peak that is reached and the time per
+operation are assumptions, which a plan prints beside its hours; measured figures of a
+run are better wherever there are some.
 """
 
 import dataclasses
@@ -38,6 +39,9 @@ class Device:
     efficiency: float  # assumed share of the peak
     traffic: float  # assumed bytes moved, per byte of `Cost.traffic_bytes`
     overhead_s: float  # assumed time per operation of the program, after fusion
+    link: float  # bytes per second that one device sends to others of its host
+    network: float  # the same, to devices of other hosts
+    per_host: int  # devices of a host, or of a pod that is wired like one
 
     def step_seconds(self, cost: Cost, dtype: str) -> float:
         """Expected time of one step: what takes longest of three.
@@ -56,6 +60,15 @@ class Device:
             self.overhead_s * cost.operations,
         )
 
+    def exchange_seconds(self, within: float, across: float) -> float:
+        """Time of a step's exchange between devices, none of it hidden.
+
+        Args:
+            within: bytes that a device sends to others of its host.
+            across: bytes that it sends to other hosts.
+        """
+        return within / self.link + across / self.network
+
     @property
     def assumptions(self) -> str:
         """One line for a person."""
@@ -72,22 +85,43 @@ class Device:
 TRAFFIC = 3.0
 
 
-def _gpu(name: str, bf16: float, f32: float, bandwidth: float, gb: float) -> Device:
+def _gpu(
+    name: str, bf16: float, f32: float, bandwidth: float, gb: float, link: float
+) -> Device:
     # A kernel starts in about 4 us, and fusion leaves about one for four operations.
-    return Device(name, bf16, f32, bandwidth, gb * 1e9, 0.35, TRAFFIC, 1e-6)
+    # Eight to a host, each with a ninth of the rate of its links to the network.
+    memory, network = gb * 1e9, link / 9
+    return Device(
+        name, bf16, f32, bandwidth, memory, 0.35, TRAFFIC, 1e-6, link, network, 8
+    )
+
+
+def _tpu(
+    name: str,
+    bf16: float,
+    f32: float,
+    bandwidth: float,
+    gb: float,
+    link: float,
+    pod: int,
+) -> Device:
+    memory, network = gb * 1e9, 12.5e9
+    return Device(
+        name, bf16, f32, bandwidth, memory, 0.4, TRAFFIC, 2e-7, link, network, pod
+    )
 
 
 # float32 of the newer GPUs is TF32, which JAX uses there by default.
 DEVICES = {
     device.name: device
     for device in (
-        _gpu("v100", 125e12, 15.7e12, 0.9e12, 32),
-        _gpu("a100", 312e12, 156e12, 2.0e12, 80),
-        _gpu("h100", 989e12, 495e12, 3.35e12, 80),
-        _gpu("h200", 989e12, 495e12, 4.8e12, 141),
-        Device("tpu-v4", 275e12, 46e12, 1.2e12, 32e9, 0.4, TRAFFIC, 2e-7),
-        Device("tpu-v5e", 197e12, 33e12, 0.82e12, 16e9, 0.4, TRAFFIC, 2e-7),
-        Device("tpu-v5p", 459e12, 77e12, 2.77e12, 95e9, 0.4, TRAFFIC, 2e-7),
+        _gpu("v100", 125e12, 15.7e12, 0.9e12, 32, 150e9),
+        _gpu("a100", 312e12, 156e12, 2.0e12, 80, 300e9),
+        _gpu("h100", 989e12, 495e12, 3.35e12, 80, 450e9),
+        _gpu("h200", 989e12, 495e12, 4.8e12, 141, 450e9),
+        _tpu("tpu-v4", 275e12, 46e12, 1.2e12, 32, 150e9, 4096),
+        _tpu("tpu-v5e", 197e12, 33e12, 0.82e12, 16, 100e9, 256),
+        _tpu("tpu-v5p", 459e12, 77e12, 2.77e12, 95, 300e9, 8960),
     )
 }
 CPU = "cpu"
@@ -122,7 +156,10 @@ def measure_cpu(seconds: float = 0.5) -> Device:
     bandwidth = _best_rate(lambda: np.copyto(target, source), copied, seconds)
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # Small products are far from the rate of a large one.
-    return Device(CPU, rate, rate, bandwidth, float(pages), 0.25, TRAFFIC, 2e-6)
+    return Device(
+        *(CPU, rate, rate, bandwidth, float(pages), 0.25, TRAFFIC, 2e-6),
+        *(bandwidth, 1e9, os.cpu_count() or 1),
+    )
 
 
 def _best_rate(call: Callable[[], object], amount: float, seconds: float) -> float:

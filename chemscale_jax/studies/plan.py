@@ -6,12 +6,13 @@ a stated device under stated assumptions. Nothing is trained, and nothing compil
 unless asked for, since that takes minutes for a large network.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -72,9 +73,32 @@ def study_cells(
     return make_cells(config, folder, overrides, study(arguments), source)
 
 
-def plan_on_cpu() -> None:
-    """Keeps JAX off accelerators in this process, whose memory the runs need."""
+def has_study(config: str) -> bool:
+    """Whether a config file yields the cells of a study."""
+    module = config_files.load_module(config_files.find(config.partition(":")[0]))
+    return hasattr(module, "study")
+
+
+def plan_on_cpu(devices: int = 1) -> None:
+    """Keeps JAX off accelerators in this process, whose memory the runs need.
+
+    Args:
+        devices: how many the processor is to look like.
+    """
     jax.config.update("jax_platforms", "cpu")
+    # JAX refuses once it is in use; then it has the devices, or the mesh is refused.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", devices)
+
+
+class Prepared(NamedTuple):
+    """A cell as far as it is known without training."""
+
+    config: Config
+    data: plan_data.Data
+    steps: int
+    task: Task
+    optimizer: Optimizer
 
 
 class Planner:
@@ -92,15 +116,11 @@ class Planner:
         Raises:
             UserError: its config cannot be used, or says too little of absent data.
         """
-        config = with_start(ml_collections.ConfigDict(cell.config))
-        key = plan_data.key_of(config)
-        if key not in self._data:
-            self._data[key] = plan_data.look_at(config)
-        data = self._data[key]
+        prepared = self.prepare(cell)
+        config, data, steps = prepared.config, prepared.data, prepared.steps
         rules = config.train
-        steps = planned_steps(rules.epochs, rules.max_steps, data.steps_per_epoch)
         epochs = math.ceil(steps / data.steps_per_epoch)
-        program = self._program(config, data, steps)
+        program = self._program(prepared)
         return PlannedCell(
             name=cell.name,
             config=config_hash(cell.config),
@@ -116,9 +136,30 @@ class Planner:
             **program,
         )
 
-    def _program(
-        self, config: Config, data: plan_data.Data, steps: int
-    ) -> dict[str, Any]:
+    def prepare(self, cell: Cell) -> Prepared:
+        """Data, task and optimiser of a cell.
+
+        Raises:
+            UserError: see `plan`.
+        """
+        config = with_start(ml_collections.ConfigDict(cell.config))
+        key = plan_data.key_of(config)
+        if key not in self._data:
+            self._data[key] = plan_data.look_at(config)
+        data = self._data[key]
+        rules = config.train
+        steps = planned_steps(rules.epochs, rules.max_steps, data.steps_per_epoch)
+        planned = {"steps": steps, "steps_per_epoch": data.steps_per_epoch}
+        task = TASKS[config.task](
+            config, data.specs, {**data.artifacts, "planned": planned}
+        )
+        optimizer = make_optimizer(
+            config.optimizer, steps, tuple(config.init_freeze), data.steps_per_epoch
+        )
+        return Prepared(config, data, steps, task, optimizer)
+
+    def _program(self, prepared: Prepared) -> dict[str, Any]:
+        config, data = prepared.config, prepared.data
         specs = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), s) for s in data.specs]
         shown = (
             config.model.to_dict(),
@@ -130,18 +171,11 @@ class Planner:
         )
         key = json.dumps(shown, sort_keys=True, default=str)
         if key not in self._programs:
-            self._programs[key] = self._trace(config, data, steps)
+            self._programs[key] = self._trace(prepared)
         return self._programs[key]
 
-    def _trace(
-        self, config: Config, data: plan_data.Data, steps: int
-    ) -> dict[str, Any]:
-        planned = {"steps": steps, "steps_per_epoch": data.steps_per_epoch}
-        artifacts = {**data.artifacts, "planned": planned}
-        task = TASKS[config.task](config, data.specs, artifacts)
-        optimizer = make_optimizer(
-            config.optimizer, steps, tuple(config.init_freeze), data.steps_per_epoch
-        )
+    def _trace(self, prepared: Prepared) -> dict[str, Any]:
+        config, data, _, task, optimizer = prepared
         state = jax.eval_shape(lambda: init_state(task, optimizer, 0))
         train = make_train_step(task, optimizer, 0, one_slice)
         ends = jax.ShapeDtypeStruct((), np.bool_)
