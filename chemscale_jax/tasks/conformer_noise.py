@@ -74,9 +74,7 @@ def add_noise(noise: Noise, batch: DenoisingRows, key: Key) -> Noised:
     known_B = rows.atom_BN8[:, 0, 0] != DROPPED
     featured_B = known_B & (share_B2[:, 0] >= noise.drop_features)
     flat_B = featured_B & (share_B2[:, 1] < noise.flat_share)
-    clean_BN3 = jnp.where(
-        flat_B[:, None, None], batch.flat_BN3, rows.positions_BN3.astype(jnp.float32)
-    )
+    clean_BN3 = jnp.where(flat_B[:, None, None], batch.flat_BN3, rows.positions_BN3)
     clean_BN3 = centred(clean_BN3, real_BN)
     shape = clean_BN3.shape[1:]
     added_BN3 = jax.vmap(lambda key: jax.random.normal(key, shape))(keys_4B[2])

@@ -129,5 +129,6 @@ def _atoms(real_BN: Array) -> Array:
 
 
 def _mean(values: Array, mask: Array) -> Mean:
-    total = jnp.sum(jnp.where(mask, values, 0.0), dtype=jnp.float32)
+    wide = jnp.promote_types(values.dtype, jnp.float32)
+    total = jnp.sum(jnp.where(mask, values, 0.0), dtype=wide)
     return Mean(total, jnp.sum(mask, dtype=jnp.float32))
