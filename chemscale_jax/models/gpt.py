@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.partition import rows_apart
 from chemscale_jax.core.types import Array, Key, Params
 from chemscale_jax.models import attention
 from chemscale_jax.models import options as checks
@@ -144,7 +145,7 @@ def hidden(
 
     def turn(x_BLD: Array, pair: Params) -> tuple[Array, None]:
         for kind in KINDS:
-            x_BLD = block(pair[kind], x_BLD, kind)
+            x_BLD = rows_apart(block(pair[kind], x_BLD, kind))
         return x_BLD, None
 
     x_BLD = _embed(params, tokens_BL, position_BL)
@@ -273,7 +274,9 @@ def _block_of(
 def _embed(params: Params, tokens_BL: Array, position_BL: Array) -> Array:
     """The sum of the embeddings of tokens and positions."""
     tokens_VD = params["tokens"]["embedding"]
-    return tokens_VD[tokens_BL] + params["positions"]["embedding"][position_BL]
+    return rows_apart(
+        tokens_VD[tokens_BL] + params["positions"]["embedding"][position_BL]
+    )
 
 
 def _head(options: GptOptions, params: Params, x_BLD: Array) -> Array:

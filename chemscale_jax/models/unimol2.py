@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chemscale_jax.core.batches import MoleculeRows
+from chemscale_jax.core.partition import rows_apart
 from chemscale_jax.core.types import Array, Key, Params
 from chemscale_jax.models import unimol2_blocks as blocks
 from chemscale_jax.models.layers import safe_norm
@@ -94,14 +95,17 @@ def encode(
     depth = options.depth if layer == -1 else layer
     places = make_places(options, rows)
     tracks = Encoded(
-        blocks.layer_norm(params["norm"], embed_atoms(params, rows)),
-        blocks.layer_norm(params["pair_norm"], embed_pairs(options, params, rows)),
+        rows_apart(blocks.layer_norm(params["norm"], embed_atoms(params, rows))),
+        rows_apart(
+            blocks.layer_norm(params["pair_norm"], embed_pairs(options, params, rows))
+        ),
     )
 
     def turn(
         tracks: Encoded, scanned: tuple[Params, Key | None]
     ) -> tuple[Encoded, None]:
-        return blocks.layer(options, scanned[0], tracks, places, scanned[1]), None
+        tracks = blocks.layer(options, scanned[0], tracks, places, scanned[1])
+        return Encoded(*map(rows_apart, tracks)), None
 
     keys = None if key is None else jax.random.split(key, options.depth)[:depth]
     layers = jax.tree.map(lambda x: x[:depth], params["layers"])

@@ -136,16 +136,15 @@ def plan_on_mesh(
     init, shardings = make_init(task, optimizer, config.mesh.rules.to_dict(), mesh)
     state = jax.eval_shape(init, 0)
     spec = max(prepared.data.specs, key=_numbers)
-    compiled = (
-        jax.jit(
-            make_train_step(task, optimizer, 0, slices),
-            in_shardings=(shardings, rows, whole),
-            out_shardings=(shardings, whole),
-            donate_argnums=0,
-        )
-        .lower(state, spec, jax.ShapeDtypeStruct((), np.bool_))
-        .compile()
+    step = jax.jit(
+        make_train_step(task, optimizer, 0, slices),
+        in_shardings=(shardings, rows, whole),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
     )
+    with jax.set_mesh(mesh):
+        ends = jax.ShapeDtypeStruct((), np.bool_)
+        compiled = step.lower(state, spec, ends).compile()
     memory: Any = compiled.memory_analysis()
     seeds = cell.seeds
     exchange = exchange_of(compiled.as_text(), sizes.devices, device.per_host)

@@ -134,7 +134,7 @@ def train(
         while due:
             look(due.popleft())
 
-    with closing, StopRequest() as request:
+    with closing, jax.set_mesh(mesh), StopRequest() as request:
         while not (reason := host.reason_to_stop()):
             if host.paused:
                 return Outcome(host.progress, "paused", paused_after(host.progress))

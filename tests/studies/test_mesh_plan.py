@@ -28,18 +28,19 @@ def test_meshes_are_written_as_axes_and_devices():
             parse_mesh(wrong)
 
 
+def on_meshes(config, folder, rows, *meshes, depth=2):
+    flags = [f"--config.batch.rows={rows}", f"--config.model.depth={depth}"]
+    cell = single_cell(config, folder, flags)
+    planner = Planner()
+    prepared, alone = planner.prepare(cell), planner.plan(cell)
+    return [plan_on_mesh(prepared, alone, MeshSizes(*sizes), H100) for sizes in meshes]
+
+
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
     """A tiny language model on one device and on eight."""
     folder = tmp_path_factory.mktemp("plan") / "run"
-    flags = ["--config.batch.rows=8"]
-    cell = single_cell("configs/chemgpt.py:smoke", folder, flags)
-    planner = Planner()
-    prepared, alone = planner.prepare(cell), planner.plan(cell)
-    return [
-        plan_on_mesh(prepared, alone, MeshSizes(*sizes), H100)
-        for sizes in ((1, 1, 1), (2, 4, 1))
-    ]
+    return on_meshes("configs/chemgpt.py:smoke", folder, 8, (1, 1, 1), (2, 4, 1))
 
 
 def test_a_mesh_shares_the_work_and_the_state(planned):
@@ -55,6 +56,27 @@ def test_a_mesh_shares_the_work_and_the_state(planned):
     busy = dataclasses.replace(H100, overhead_s=0.0)
     work = eight.step_s(busy) - eight.sending_s(busy)
     assert work == pytest.approx(one.step_s(busy) / 8)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "configs/chemgpt.py:smoke",
+        pytest.param("configs/unimol2_pretrain.py:smoke", marks=pytest.mark.slow),
+    ],
+)
+def test_layers_exchange_parameters_and_no_activations(config, tmp_path):
+    def of_rows(depth):
+        """What eight more rows add, all of it outside of the layers."""
+        few, many = (
+            on_meshes(
+                config, tmp_path / f"{depth}-{rows}", rows, (2, 4, 1), depth=depth
+            )
+            for rows in (8, 16)
+        )
+        return many[0].exchange.within - few[0].exchange.within
+
+    assert of_rows(4) == pytest.approx(of_rows(2), rel=0.02)
 
 
 def test_what_does_not_fit_is_said_with_how_much(planned):
