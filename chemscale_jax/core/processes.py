@@ -69,7 +69,9 @@ def end_together() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        count = jax.process_count()
+        # Asked first, since the number of processes starts JAX's devices.
+        alone = not jax.distributed.is_initialized()
+        count = 1 if alone else jax.process_count()
         if count == 1:
             raise
         if isinstance(error, UserError):
