@@ -104,10 +104,10 @@ def _join(cluster: Cluster | None) -> None:
         cluster = Cluster(
             os.environ[_ADDRESS], int(os.environ[_COUNT]), int(os.environ[_INDEX])
         )
-    bound = {"heartbeat_timeout_seconds": int(os.environ.get(_HEARTBEAT, _HEARTBEAT_S))}
+    bound = int(os.environ.get(_HEARTBEAT, _HEARTBEAT_S))
     if cluster is not None:
-        jax.distributed.initialize(*cluster, **bound)
+        jax.distributed.initialize(*cluster, heartbeat_timeout_seconds=bound)
     elif any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHER_SIZES) or (
         "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
     ):
-        jax.distributed.initialize(**bound)
+        jax.distributed.initialize(heartbeat_timeout_seconds=bound)

@@ -147,7 +147,7 @@ def plan_on_mesh(
         compiled = step.lower(state, spec, ends).compile()
     memory: Any = compiled.memory_analysis()
     seeds = cell.seeds
-    exchange = exchange_of(compiled.as_text(), sizes.devices, device.per_host)
+    exchange = exchange_of(compiled.as_text() or "", sizes.devices, device.per_host)
     return MeshedCell(
         cell,
         sizes,

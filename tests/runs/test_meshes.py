@@ -61,7 +61,7 @@ TASKS = {
 }
 
 
-def prepared(make, folder, dtype="float32", **model):
+def prepared(make, folder, dtype="float32", model=()):
     config = make()
     config.model.update(model)
     config.batch.rows, config.train.rows_at_once = 8, 0
@@ -116,7 +116,7 @@ def test_meshes_give_the_losses_of_one_device(make, dtype, tmp_path):
 
 @pytest.mark.parametrize("make", TASKS, ids=lambda make: make.__name__)
 def test_large_parameters_and_their_moments_are_spread(make, tmp_path):
-    lane = prepared(make, tmp_path, **TASKS[make])
+    lane = prepared(make, tmp_path, model=TASKS[make])
     mesh = partition.make_mesh(2, 4, 1)
     rules = lane.config.mesh.rules.to_dict()
     init, shardings = make_init(lane.task, optimizer_of(lane), rules, mesh)
