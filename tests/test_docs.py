@@ -62,7 +62,8 @@ def check(line):
     line = re.sub(r"^python -m chemscale_jax (?=\w)", "chemscale ", line)
     for start in TRAINERS:
         if line.startswith(f"{start} "):
-            main.parse(["chemscale", *shlex.split(line.removeprefix(start))])
+            arguments = shlex.split(line.removeprefix(start))
+            main.parse(main.take_run_flags(["chemscale", *arguments])[1])
             return
     for start, launcher in LAUNCHERS.items():
         if line.startswith(f"{start} "):
