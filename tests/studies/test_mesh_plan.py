@@ -58,12 +58,9 @@ def test_a_mesh_shares_the_work_and_the_state(planned):
     assert work == pytest.approx(one.step_s(busy) / 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "config",
-    [
-        "configs/chemgpt.py:smoke",
-        pytest.param("configs/unimol2_pretrain.py:smoke", marks=pytest.mark.slow),
-    ],
+    "config", ["configs/chemgpt.py:smoke", "configs/unimol2_pretrain.py:smoke"]
 )
 def test_layers_exchange_parameters_and_no_activations(config, tmp_path):
     def of_rows(depth):
