@@ -190,9 +190,17 @@ def together(workdir, count):
     ]
 
 
-@pytest.mark.parametrize(
-    ("count", "left"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)]
-)
+def test_two_processes_give_the_same_losses(whole, tmp_path):
+    path = tmp_path / "run"
+    for process in together(path, 2):
+        two = finish(process, path)
+    assert two.run()["processes"] == 2
+    # Only the order of summation differs.
+    np.testing.assert_allclose(losses(two), losses(whole), rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "left"), [(2, 1), (4, 2)])
 def test_processes_stop_together_and_others_go_on(whole, tmp_path, count, left):
     path = tmp_path / "run"
     processes = together(path, count)
