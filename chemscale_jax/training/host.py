@@ -1,8 +1,6 @@
 """The host's side of one run: where it is, its rules, its log and its checkpoints."""
 
-import collections
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ from chemscale_jax.core.task import Metrics, Task
 from chemscale_jax.core.types import Config
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.training import checkpoint, evaluation, records, tse
+from chemscale_jax.training.meter import Pace
 from chemscale_jax.training.progress import EarlyStop, Plateau, Progress
 from chemscale_jax.training.step import StepOutput, TrainState
 
@@ -184,12 +183,12 @@ class Host:
         every, at = self.rules.checkpoint_every_steps, self.progress
         return bool(every) and at.step % every == 0 and at.batch < epoch_length
 
-    def look(self, due: Due, rate: float) -> None:
+    def look(self, due: Due, pace: Pace) -> None:
         """Takes in the result of a step: refuse it or log it.
 
         Args:
             due: its output is on the host.
-            rate: examples per second.
+            pace: of the last steps.
 
         Raises:
             UserError: loss or gradient is not finite, and the rule says to stop.
@@ -214,7 +213,10 @@ class Host:
                     "grad_norm": (float(out.grad_norm), 1, ""),
                     **evaluation.values(out.metrics, self.task),
                 },
-                {f"{self.task.counter}_per_s": round(rate, 1)},
+                {
+                    f"{self.task.counter}_per_s": round(pace.rate, 1),
+                    "input_wait": round(pace.wait, 3),
+                },
             )
 
     def save(self, state: TrainState, valid_loss: float | None) -> None:
@@ -313,24 +315,3 @@ def _checkpoint_name(checkpoints: checkpoint.Checkpoints) -> str:
     checkpoints.wait()
     latest = checkpoints.latest
     return "none yet" if latest is None else f"checkpoints/{latest}"
-
-
-class Meter:
-    """Examples per second over the last steps."""
-
-    def __init__(self) -> None:
-        """Nothing has been counted."""
-        self._seen: collections.deque[tuple[float, float]] = collections.deque(
-            maxlen=50
-        )
-
-    def add(self, examples: float) -> None:
-        """Counts the examples of a step that has just ended."""
-        self._seen.append((time.monotonic(), examples))
-
-    def rate(self) -> float:
-        """Examples per second; 0 before the second step."""
-        if len(self._seen) < 2:
-            return 0.0
-        elapsed = self._seen[-1][0] - self._seen[0][0]
-        return sum(n for _, n in list(self._seen)[1:]) / max(elapsed, 1e-9)

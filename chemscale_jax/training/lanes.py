@@ -32,12 +32,12 @@ from chemscale_jax.training.host import (
     LOG_INTERVAL,
     Due,
     Host,
-    Meter,
     Outcome,
     paused_after,
     planned_steps,
 )
 from chemscale_jax.training.lane_programs import Lane, LanePrograms
+from chemscale_jax.training.meter import Meter
 from chemscale_jax.training.optimizer import make_optimizer
 from chemscale_jax.training.setup import differences
 from chemscale_jax.training.signals import StopRequest
@@ -118,17 +118,18 @@ def train(
                 on_first_step()
                 first = False
             meter.add(float(sum(out.metrics[task.counter].total for out in outs)))
+            pace = meter.pace()
             for k, item in found.items():
                 try:
                     if k not in failed:
-                        hosts[k].look(item, meter.rate())
+                        hosts[k].look(item, pace)
                 except UserError as error:
                     failed[k] = str(error)
                     bar.write(f"lane {k} failed: {error}", file=sys.stderr)
             losses = [out.loss for out in outs]
             bar.set_postfix_str(
                 f"loss {np.min(losses):.4g} to {np.max(losses):.4g}, "
-                f"{meter.rate():.0f} {task.counter}/s",
+                f"{pace.line(task.counter)}",
                 refresh=False,
             )
             bar.update()
@@ -185,7 +186,8 @@ def train(
                     and hosts[k].progress.batch < len(epochs[k])
                     and not hosts[k].cut
                 ]:
-                    batches = {k: next(feeds[k]) for k in moving}
+                    with meter.waiting():
+                        batches = {k: next(feeds[k]) for k in moving}
                     ends = {
                         k: hosts[k].progress.batch + 1 == len(epochs[k]) for k in moving
                     }

@@ -21,13 +21,13 @@ from chemscale_jax.training.host import (
     LOG_INTERVAL,
     Due,
     Host,
-    Meter,
     Outcome,
     Scalars,
     StartFrom,
     paused_after,
     planned_steps,
 )
+from chemscale_jax.training.meter import Meter
 from chemscale_jax.training.optimizer import Optimizer
 from chemscale_jax.training.signals import StopRequest
 from chemscale_jax.training.step import (
@@ -122,10 +122,10 @@ def train(
             on_first_step()
             first = False
         meter.add(float(out.metrics[task.counter].total))
-        host.look(item._replace(output=out), meter.rate())
+        pace = meter.pace()
+        host.look(item._replace(output=out), pace)
         bar.set_postfix_str(
-            f"loss {out.loss:.4g}, lr {out.lr:.3g}, "
-            f"{meter.rate():.0f} {task.counter}/s",
+            f"loss {out.loss:.4g}, lr {out.lr:.3g}, {pace.line(task.counter)}",
             refresh=False,
         )
         bar.update()
@@ -144,9 +144,11 @@ def train(
             # One epoch.
             for index in range(host.progress.batch, len(epoch)):
                 ends = index + 1 == len(epoch)
+                with meter.waiting():
+                    batch = next(batches)
                 state, output = train_step(
                     state,
-                    put(next(batches)),
+                    put(batch),
                     jax.device_put(np.bool_(ends), whole),
                     seed,
                 )

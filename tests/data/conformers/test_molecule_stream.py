@@ -117,9 +117,10 @@ def test_conformers_are_drawn_uniformly():
         assert not seen[number][K:].any()
 
 
-def test_processes_share_each_batch():
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_each_batch(processes):
     whole = make_stream().train_epoch(1)
-    parts = [make_stream((k, 2)).train_epoch(1) for k in (0, 1)]
+    parts = [make_stream((k, processes)).train_epoch(1) for k in range(processes)]
     for index in range(len(whole)):
         joined = jax.tree.map(
             lambda *x: np.concatenate(x), *(part[index] for part in parts)

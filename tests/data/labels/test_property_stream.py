@@ -104,11 +104,12 @@ def test_epochs_are_a_function_of_seed_and_epoch(path):
     assert other.train_epoch(0).order.tolist() != orders[0]
 
 
-def test_processes_share_each_batch(path):
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_each_batch(path, processes):
     whole = stream_of(path)
-    halves = [stream_of(path, (index, 2)) for index in range(2)]
+    shares = [stream_of(path, (index, processes)) for index in range(processes)]
     for index in range(len(whole.evals["valid"])):
-        parts = [half.evals["valid"][index] for half in halves]
+        parts = [share.evals["valid"][index] for share in shares]
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         jax.tree.map(np.testing.assert_array_equal, joined, whole.evals["valid"][index])
 

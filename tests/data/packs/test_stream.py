@@ -77,17 +77,18 @@ def test_evaluation_sets(path):
     assert list(make_stream(_config(path)).evals) == ["valid"]
 
 
-def test_processes_share_the_rows(path):
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_rows(path, processes):
     config = _config(path, **{"batch.rows": 4})
     whole = make_stream(config).train_epoch(2)
     parts = [
-        make_stream(config, process_index=p, process_count=2).train_epoch(2)
-        for p in range(2)
+        make_stream(config, process_index=p, process_count=processes).train_epoch(2)
+        for p in range(processes)
     ]
     for i in range(len(whole)):
         joined = jax.tree.map(lambda *x: np.concatenate(x), *(p[i] for p in parts))
         _assert_equal(joined, whole[i])
-        assert whole.record_ids(i) == parts[0].record_ids(i) + parts[1].record_ids(i)
+        assert whole.record_ids(i) == [x for p in parts for x in p.record_ids(i)]
     with pytest.raises(UserError, match=r"batch.rows=4 cannot be shared by 3"):
         make_stream(config, process_index=0, process_count=3)
 
