@@ -6,7 +6,7 @@ another. Time is that of a stated device under stated assumptions.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +15,13 @@ import numpy as np
 from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.core import partition
 from chemscale_jax.core.errors import UserError
+from chemscale_jax.core.types import Batch
 from chemscale_jax.studies.collectives import Exchange, exchange_of
 from chemscale_jax.studies.devices import Cost, Device
 from chemscale_jax.studies.plan import Prepared
 from chemscale_jax.studies.planned_cell import PlannedCell
 from chemscale_jax.training.step import (
+    TrainState,
     choose_slices,
     make_init,
     make_train_step,
@@ -112,16 +114,20 @@ class MeshedCell:
         return self.memory <= USABLE * device.memory
 
 
-def plan_on_mesh(
-    prepared: Prepared, cell: PlannedCell, sizes: MeshSizes, device: Device
-) -> MeshedCell:
-    """Compiles the step of a cell's largest batches for a mesh.
+class CompiledStep(NamedTuple):
+    """The training step on a cell's largest batches, compiled for a mesh."""
+
+    call: Any  # (state, batch, whether it ends an epoch) -> state, output
+    init: Callable[[int], TrainState]  # seed -> a state where it lives
+    batch: Batch  # shapes
+
+
+def compile_step(prepared: Prepared, sizes: MeshSizes) -> CompiledStep:
+    """The step that the trainer would run on a mesh.
 
     Args:
         prepared: the cell.
-        cell: the same, planned for one device.
         sizes: of the mesh; JAX must have as many devices.
-        device: how many of them are on one host.
 
     Raises:
         UserError: rows or parameters do not divide over the mesh.
@@ -145,6 +151,24 @@ def plan_on_mesh(
     with jax.set_mesh(mesh):
         ends = jax.ShapeDtypeStruct((), np.bool_)
         compiled = step.lower(state, spec, ends).compile()
+    return CompiledStep(compiled, init, spec)
+
+
+def plan_on_mesh(
+    prepared: Prepared, cell: PlannedCell, sizes: MeshSizes, device: Device
+) -> MeshedCell:
+    """What a cell takes on a mesh.
+
+    Args:
+        prepared: the cell.
+        cell: the same, planned for one device.
+        sizes: of the mesh; JAX must have as many devices.
+        device: how many of them are on one host.
+
+    Raises:
+        UserError: rows or parameters do not divide over the mesh.
+    """
+    compiled = compile_step(prepared, sizes).call
     memory: Any = compiled.memory_analysis()
     seeds = cell.seeds
     exchange = exchange_of(compiled.as_text() or "", sizes.devices, device.per_host)

@@ -143,6 +143,11 @@ class Planner:
             UserError: see `plan`.
         """
         config = with_start(ml_collections.ConfigDict(cell.config))
+        if config.task not in TASKS:
+            raise UserError(
+                f"{config.name} is for the command of {config.task}, which trains "
+                f"nothing; a plan is for one of the tasks {', '.join(TASKS)}"
+            )
         key = plan_data.key_of(config)
         if key not in self._data:
             self._data[key] = plan_data.look_at(config)

@@ -82,7 +82,9 @@ def look_at(config: Config) -> Data:
         name for name in stream.evals if name == "valid" or name in config.train.watch
     ]
     sizes = _sizes(stream.artifacts)
-    if not absent:
+    # Of labelled molecules no config says how many there are, and few of them differ
+    # in cost from others: the package's own are taken as they are.
+    if not absent or config.data.stream == "properties":
         passes = config.data.passes if config.data.stream == "graphs" else 1
         examples = (sizes.frames or sizes.molecules or 0) * passes
         return Data(
@@ -93,7 +95,7 @@ def look_at(config: Config) -> Data:
             batch=_batch(config, examples / len(epoch)),
             steps_per_epoch=len(epoch),
             eval_steps=sum(len(stream.evals[name]) for name in watched),
-            stand_in=False,
+            stand_in=absent,
         )
     grown = config.batch.rows / stand_in.batch.rows
     found = _examples(config, stream)
@@ -194,6 +196,10 @@ def _stand_in(config: Config) -> Config:
         own.data.passes = 1
         return own
     own.data.train_molecules = 0
+    if own.data.stream == "properties":
+        own.data.update(_labelled())
+        own.batch.buckets = ()  # those of the config may be too small for drugs
+        return own
     if own.data.stream == "tokens":
         own.data.embedded_molecules = _CORPUS
         own.data.train_tokens = own.data.train_rows = 0
@@ -204,6 +210,19 @@ def _stand_in(config: Config) -> Config:
     own.data.statuses = ("3d", "unconverged", "given")
     own.batch.rows = min(own.batch.rows, _ROWS)
     return own
+
+
+def _labelled() -> dict[str, Any]:
+    """Fields of ``config.data`` for the table of properties that the package makes."""
+    # Imported when asked for: other streams need not wait for RDKit.
+    from chemscale_jax.data.labels.embedded_properties import embedded_properties
+
+    return {
+        **{"source": "file", "path": str(embedded_properties()), "test_path": ""},
+        **{"smiles_col": "", "targets": (), "units": (), "kind": "auto"},
+        **{"geometries": "", "geometry": "flat", "conformers": 1, "max_rows": 0},
+        **{"split": "random", "split_col": "", "split_file": "", "folds": 0},
+    }
 
 
 def _with_rows(spec: Batch, grown: float) -> Batch:

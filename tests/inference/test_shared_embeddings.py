@@ -1,6 +1,6 @@
-"""A thousand molecules of PubChem: order, spelling and batches change nothing.
+"""Molecules of PubChem: order, spelling and batches change nothing.
 
-Takes about five minutes on two cores, most of them for conformers.
+A thousand of them take about five minutes on two cores, most of them for conformers.
 """
 
 import os
@@ -19,19 +19,18 @@ from chemscale_jax.inference.embedder import (
 )
 from chemscale_jax.inference.molecule_batches import Batching
 
-pytestmark = [pytest.mark.slow, pytest.mark.shared]
+pytestmark = pytest.mark.shared
 
-MOLECULES = 1000
 TOLERANCE = 1e-5
 # Pairs of Uni-Mol2, tokens or atoms of the others.
 BATCHES = (Batching(), Batching(pairs=1500, places=700))
 
 
-@pytest.fixture(scope="module")
-def molecules():
+@pytest.fixture(scope="module", params=[80, pytest.param(1000, marks=pytest.mark.slow)])
+def molecules(request):
     folder = pathlib.Path(os.environ["CHEMSCALE_SHARED"]) / "data/smiles/pubchem"
     lines = (folder / "pubchem_10k.txt").read_text().split()
-    return lines[:MOLECULES]
+    return lines[: request.param]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_order_spelling_and_batches(name, molecules, shuffled, tmp_path):
         embed(embedder, open_input(list(source)), batching=batching, cache=cache)
         for source, batching in zip((molecules, spellings), BATCHES, strict=True)
     )
-    assert first.index.tolist() == second.index.tolist() == list(range(MOLECULES))
+    assert first.index.tolist() == second.index.tolist() == list(range(len(order)))
     np.testing.assert_array_equal(second.smiles, first.smiles[order])
     np.testing.assert_array_equal(second.status, first.status[order])
     usable = np.asarray(np.isfinite(first.values).all(axis=1))
@@ -69,7 +68,7 @@ def test_order_spelling_and_batches(name, molecules, shuffled, tmp_path):
     assert np.ptp(first.values[usable], axis=0).max() > 0.1
     alone = embed(embedder, open_input(spellings[:5]), cache=cache, workers=0)
     np.testing.assert_allclose(alone.values, second.values[:5], atol=TOLERANCE)
-    assert len(usable) == MOLECULES
+    assert len(usable) == len(order)
 
 
 def test_packaged_models_are_told_apart():
