@@ -218,7 +218,8 @@ def mesh_table(
     if any(cell.cell.stand_in for cell in cells):
         lines.append(
             "the data are not on this machine: batches have the shapes of the "
-            "package's data, and sizes are those of the config"
+            "package's data, and sizes are those that the config states, or else the "
+            "package's"
         )
     return "\n\n".join(
         [markdown_table(HEADER, rows), "\n".join(f"- {line}" for line in lines)]

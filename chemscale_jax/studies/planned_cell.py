@@ -104,7 +104,8 @@ def plan_table(planned: Sequence[PlannedCell], device: Device) -> str:
     if any(cell.stand_in for cell in planned):
         lines.append(
             "the data are not on this machine: batches have the shapes of the "
-            "package's data, and sizes are those of the config"
+            "package's data, and sizes are those that the config states, or else the "
+            "package's"
         )
     over = [c.name for c in planned if c.memory(device) > device.memory]
     if over:

@@ -21,12 +21,16 @@ SIZES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _devices_in_use():
+    """Then the command leaves their number as other tests want it."""
+    assert jax.devices()[0].platform == "cpu"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_is_planned(name, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    # In use, so that the command leaves their number to the other tests.
-    assert jax.devices()[0].platform == "cpu"
     flags = [f"--config=configs/{name}", "--device=h100", *SIZES.get(name, [])]
     assert plan.main(flags) == 0
     told = capsys.readouterr().out
