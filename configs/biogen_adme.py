@@ -35,7 +35,7 @@ UNITS = {
     "hPPB": "log10(% unbound)",
     "rPPB": "log10(% unbound)",
 }
-# Passes over the molecules of the authors' training file that are left to train on.
+# Of the training part of each of the authors' training files: about 1,700 updates.
 PASSES = {"HLM": 16, "RLM": 16, "MDR1_ER": 18, "Sol": 22, "hPPB": 27, "rPPB": 55}
 
 

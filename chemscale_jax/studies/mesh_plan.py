@@ -19,7 +19,7 @@ from chemscale_jax.core.types import Batch
 from chemscale_jax.studies.collectives import Exchange, exchange_of
 from chemscale_jax.studies.devices import Cost, Device
 from chemscale_jax.studies.plan import Prepared
-from chemscale_jax.studies.planned_cell import PlannedCell
+from chemscale_jax.studies.planned_cell import STAND_IN, PlannedCell
 from chemscale_jax.training.step import (
     TrainState,
     choose_slices,
@@ -123,7 +123,10 @@ class CompiledStep(NamedTuple):
 
 
 def compile_step(prepared: Prepared, sizes: MeshSizes) -> CompiledStep:
-    """The step that the trainer would run on a mesh.
+    """The step that the trainer runs on a mesh of accelerators.
+
+    They take all rows at once unless the config says how many; a processor would take
+    few (see `choose_slices`), whatever the mesh.
 
     Args:
         prepared: the cell.
@@ -216,11 +219,7 @@ def mesh_table(
         found = (f"{kind} {sent / 1e9:.3g} GB" for kind, sent in sorted(kinds.items()))
         lines.append("sent in a step: " + (", ".join(found) or "nothing"))
     if any(cell.cell.stand_in for cell in cells):
-        lines.append(
-            "the data are not on this machine: batches have the shapes of the "
-            "package's data, and sizes are those that the config states, or else the "
-            "package's"
-        )
+        lines.append(STAND_IN)
     return "\n\n".join(
         [markdown_table(HEADER, rows), "\n".join(f"- {line}" for line in lines)]
     )

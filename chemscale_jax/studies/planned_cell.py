@@ -19,6 +19,11 @@ HEADER = (
     "memory, GB",
     "hours",
 )
+# Told where the data of a cell are absent.
+STAND_IN = (
+    "the data are not on this machine: batches have the shapes of the package's data, "
+    "and sizes are those that the config states, of labelled molecules the package's"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,11 +107,7 @@ def plan_table(planned: Sequence[PlannedCell], device: Device) -> str:
         ),
     ]
     if any(cell.stand_in for cell in planned):
-        lines.append(
-            "the data are not on this machine: batches have the shapes of the "
-            "package's data, and sizes are those that the config states, or else the "
-            "package's"
-        )
+        lines.append(STAND_IN)
     over = [c.name for c in planned if c.memory(device) > device.memory]
     if over:
         lines.append(f"does not fit one {device.name}: {', '.join(over)}")
