@@ -99,34 +99,45 @@ def worker(args: argparse.Namespace, width: int) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     import jax
 
-    from chemscale_jax.core import partition
+    from chemscale_jax.core import partition, processes
     from chemscale_jax.data import STREAMS
     from chemscale_jax.tasks import TASKS
     from chemscale_jax.training import step as steps
     from chemscale_jax.training.optimizer import make_optimizer
 
     config = config_of(args, width)
+    # As the trainer takes a CPU.
+    devices = processes.devices_for_rows(config.batch.rows, args.cpu_devices)
+    jax.config.update("jax_num_cpu_devices", devices)
     stream: Any = STREAMS["tokens"](config, 0, 1)
     task = TASKS[config.task](config, stream.batch_specs, stream.artifacts)
     optimizer = make_optimizer(config.optimizer, 1000, ())
-    state = jax.jit(lambda: steps.init_state(task, optimizer, 0))()
+    mesh = partition.make_mesh()
+    rows, whole = partition.row_sharding(mesh), partition.replicated(mesh)
+    init, placed = steps.make_init(task, optimizer, config.mesh.rules.to_dict(), mesh)
+    state = init(0)
     first_loss = loss_of_first(args, stream, task, state)
-    mesh = partition.make_mesh(data=1)
     epoch = stream.train_epoch(0)
     numbers = epoch.plan.batches[:, 0] if hasattr(epoch.plan, "batches") else [0]
     counts = np.bincount(numbers, minlength=len(stream.shapes))
-    no = jax.device_put(np.array(False))
+    no = jax.device_put(np.array(False), whole)
     programs, shapes, compile_s = [], [], 0.0
     specs = stream.batch_specs
     for number, shape in enumerate(stream.shapes):
         if not counts[number]:
             continue
         at = int(np.flatnonzero(np.array(numbers) == number)[0])
-        batch = jax.device_put(epoch[at])
+        batch = jax.device_put(epoch[at], rows)
         slices = steps.choose_slices(specs, args.rows_at_once, mesh)
-        train_step = steps.make_train_step(task, optimizer, 0, slices)
+        train_step = jax.jit(
+            steps.make_train_step(task, optimizer, 0, slices),
+            in_shardings=(placed, rows, whole),
+            out_shardings=(placed, whole),
+            donate_argnums=0,
+        )
         start = time.perf_counter()
-        lowered = jax.jit(train_step, donate_argnums=0).lower(state, batch, no)
+        with jax.set_mesh(mesh):
+            lowered = train_step.lower(state, batch, no)
         programs.append((lowered.compile(), batch))
         compile_s += time.perf_counter() - start
         shapes.append([*shape, int(counts[number])])
@@ -143,6 +154,7 @@ def worker(args: argparse.Namespace, width: int) -> None:
         "version": f"jax {jax.__version__}",
         "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
         "first_loss": first_loss,
+        "cpu_devices": devices,
         "shapes": shapes,
         "form": config.batch.form,
         "compile_s": compile_s,
@@ -212,7 +224,7 @@ class Case:
         """Our side."""
         given = self.args
         fields = [f"--batches={self.folder / 'dynamic.npz'}", f"--widths={self.width}"]
-        for name in ("data", "form", "tokens", "rows_at_once", "depth"):
+        for name in ("data", "form", "tokens", "rows_at_once", "cpu_devices", "depth"):
             if value := getattr(given, name):
                 fields.append(f"--{name.replace('_', '-')}={value}")
         return Worker([sys.executable, __file__, "--worker", *fields], given.threads)
@@ -327,6 +339,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="of our batches")
     parser.add_argument("--rows-at-once", type=int, default=0, help="of ours")
     parser.add_argument("--threads", type=int, default=2, help="of ours")
+    parser.add_argument(
+        "--cpu-devices", type=int, default=0, help="of ours; 0: as the trainer has"
+    )
     add_peer_arguments(parser)
     parser.add_argument("--sample", type=int, default=8, help="of the peer's sample")
     parser.add_argument(

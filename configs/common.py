@@ -32,6 +32,7 @@ def base() -> ConfigDict:
                 "data": -1,  # devices over which rows are spread; -1: all that remain
                 "fsdp": 1,  # devices over which rows and parameters are spread
                 "tensor": 1,  # devices over which one matrix is spread
+                "cpu_devices": 0,  # of a CPU; 0: its cores, up to 8, that divide rows
                 "rules": {  # logical axis of a parameter: mesh axis, None: kept whole
                     "embed": "fsdp",
                     "hidden": "tensor",

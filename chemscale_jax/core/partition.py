@@ -69,6 +69,18 @@ def rows_apart(x: Array) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(ROW_AXES))
 
 
+def rows_are_apart() -> bool:
+    """Whether rows are all that the mesh spreads: each device has every parameter.
+
+    The mesh is that of ``jax.set_mesh``; inside a `jax.shard_map` rows are spread
+    already, and the answer is no.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or set(mesh.axis_types) != {AxisType.Auto}:
+        return False
+    return mesh.size == mesh.shape["data"] > 1
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -24,6 +24,7 @@ _LAUNCHER_SIZES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 # Seconds without a sign of life after which a process counts as dead and JAX ends the
 # others, if they did not miss it in a collective operation before.
 _HEARTBEAT, _HEARTBEAT_S = "CHEMSCALE_HEARTBEAT_S", "60"
+_MOST_CPU_DEVICES = 8
 
 
 class Cluster(NamedTuple):
@@ -35,28 +36,42 @@ class Cluster(NamedTuple):
 
 
 def start(
-    cache_folder: pathlib.Path, lanes: int = 1, cluster: Cluster | None = None
+    cache_folder: pathlib.Path, cpu_devices: int = 1, cluster: Cluster | None = None
 ) -> None:
     """Joins the other processes, if there are any, and opens the compilation cache.
 
     Args:
         cache_folder: holds compiled programs, unless JAX_COMPILATION_CACHE_DIR is set.
-        lanes: runs that will train together. Where that is on a CPU, its cores become
-            devices, up to one for each run: steps of small models are too short to be
-            shared by cores. Changes nothing once JAX is in use.
+        cpu_devices: how many a CPU is taken as, each of some cores, for steps of small
+            models are too short to be shared by cores; never more than there are
+            cores. One where processes train together. Changes nothing once JAX is in
+            use.
         cluster: the processes; None: as JAX's variables, Slurm or a TPU say.
     """
     # Orbax warns about each checkpoint that has no validation loss yet.
     logging.set_verbosity(logging.ERROR)
     _join(cluster)
     chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if lanes > 1 and not chosen:
+    if cpu_devices > 1 and not (chosen or jax.distributed.is_initialized()):
+        count = min(cpu_devices, usable_processes())
         # JAX refuses, rightly, once it is in use.
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", min(lanes, usable_processes()))
+            jax.config.update("jax_num_cpu_devices", count)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def devices_for_rows(rows: int, most: int) -> int:
+    """How many devices a CPU is taken as where batches have so many rows.
+
+    Args:
+        rows: of a batch.
+        most: devices at most; 0: as many as there are cores, up to 8, since each has
+            all parameters.
+    """
+    most = min(most or _MOST_CPU_DEVICES, usable_processes())
+    return max(n for n in range(1, max(most, 1) + 1) if max(rows, 1) % n == 0)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from chemscale_jax.inference.decode_step import (
     advance,
     first_token,
     move,
+    narrow,
 )
 from chemscale_jax.inference.grammar import Rules
 from chemscale_jax.inference.logit_filters import Filters, Numbers
@@ -44,6 +45,8 @@ LEAST_ROWS = 16
 # Batches of at least so many rows lose a quarter at first: each size is compiled, and a
 # step of fewer rows costs little less.
 QUARTERED_ROWS = 128
+# Rows that end leave their room in the cache empty, until so small a part is taken.
+LEAST_TAKEN = 0.3
 # Slots for what is generated that a cache has at first.
 FIRST_SLOTS = 64
 # Slots of all rows together that a cache may well have later.
@@ -213,6 +216,7 @@ def _run(
     """Decodes rows to their ends and writes them to the places ``rows`` of ``out``."""
     max_new = out.tokens.shape[1]
     size, slots = len(state.last_B), state.cache.keys_NSHKB.shape[1]
+    room = size  # rows that fit into the cache
     row_B = np.concatenate([rows, np.full(size - len(rows), -1)])
     smaller = _smaller_sizes(size, rows_bucket(LEAST_ROWS, mesh))
     while True:
@@ -231,13 +235,18 @@ def _run(
             out.finished[at] = finished_B[real_B]
         if done:
             return
-        take_B = None
+        filled = before + int(step) - 1
+        take_B = np.arange(size) if size < room else None
         if fewer:
             while smaller[0] >= len(live):
                 size = smaller.pop(0)
             take_B = np.resize(live, size)
             row_B = np.where(np.arange(size) < len(live), row_B[take_B], -1)
-        slots = _room(slots, size, before + int(step), before + max_new - 1)
+            if mesh is None and filled < slots and size > LEAST_TAKEN * room:
+                state = narrow(state, take_B, row_B < 0, filled)
+                continue
+        room = size
+        slots = _room(slots, size, filled + 1, before + max_new - 1)
         state = _spread(move(state, take_B, row_B < 0, slots), mesh)
 
 

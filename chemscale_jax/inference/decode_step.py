@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from chemscale_jax.core.types import Array, Params
 from chemscale_jax.inference import grammar, logit_filters
@@ -153,10 +154,32 @@ def move(state: State, take_B: Array | None, off_B: Array, slots: int) -> State:
     cache = gpt_cache.resize(state.cache, take_B, slots)
     if take_B is None:
         return state._replace(cache=cache)
-    moved = {
-        name: value[take_B]
-        for name, value in state._asdict().items()
-        if name not in ("cache", "step")
-    }
-    moved["finished_B"] = moved["finished_B"] | off_B
-    return State(cache=cache, step=state.step, **moved)
+    return state._replace(cache=cache, **_take(_by_row(state), take_B, off_B))
+
+
+def narrow(state: State, take_B: np.ndarray, off_B: np.ndarray, slots: int) -> State:
+    """The state of fewer rows, in the memory of the old cache, which is used up.
+
+    Args:
+        state: of the rows so far.
+        take_B: which of them.
+        off_B: rows of padding among the new ones; they count as finished.
+        slots: of the cache that are filled.
+    """
+    cache = _keep_rows(state.cache, take_B, slots)
+    return state._replace(cache=cache, **_take(_by_row(state), take_B, off_B))
+
+
+_keep_rows = jax.jit(gpt_cache.keep_rows, donate_argnums=0)
+
+
+def _by_row(state: State) -> dict[str, Array]:
+    """What a state holds of each row, but for the cache."""
+    alike = ("cache", "step")
+    return {name: x for name, x in state._asdict().items() if name not in alike}
+
+
+@jax.jit
+def _take(by_row: dict[str, Array], take_B: Array, off_B: Array) -> dict[str, Array]:
+    taken = {name: x[take_B] for name, x in by_row.items()}
+    return taken | {"finished_B": taken["finished_B"] | off_B}

@@ -27,7 +27,10 @@ BLOCK = 16
 
 
 class Cache(NamedTuple):
-    """Keys and values of all layers; slots S are a multiple of `BLOCK`."""
+    """Keys and values of all layers; slots S are a multiple of `BLOCK`.
+
+    There may be more rows B than are still decoded, which then are the first.
+    """
 
     keys_NSHKB: Array
     values_NSHKB: Array
@@ -72,6 +75,33 @@ def resize(cache: Cache, take_B: Array | None, slots: int) -> Cache:
     return jax.lax.scan(layer, None, cache)[1]
 
 
+def keep_rows(cache: Cache, take_B: Array, slots: Array) -> Cache:
+    """The cache with rows ``take_B`` as its first, the others and its size as before.
+
+    Args:
+        cache: to be donated, so that its memory stays where it is: new memory, of
+            which each page must be had from the system, costs more than the copy.
+        take_B: which rows, in ascending order or not.
+        slots: how many of them are filled; the others are left alone.
+    """
+    N, _, H, K, B = cache.keys_NSHKB.shape
+    blocks = (slots + BLOCK - 1) // BLOCK
+
+    def keep(i: Array, cache: Cache) -> Cache:
+        start = (i // blocks, i % blocks * BLOCK, 0, 0, 0)
+
+        def kept(x_NSHKB: Array) -> Array:
+            old = jax.lax.dynamic_slice(x_NSHKB, start, (1, BLOCK, H, K, B))
+            new = old.at[..., take_B].get(mode="promise_in_bounds")
+            # Fused with the update it would read what it writes, so XLA would copy all.
+            new = jax.lax.optimization_barrier(new)
+            return jax.lax.dynamic_update_slice(x_NSHKB, new, start)
+
+        return Cache(*map(kept, cache))
+
+    return jax.lax.fori_loop(0, N * blocks, keep, cache)
+
+
 def of_prompts(options: GptOptions, kept_N2BHKT: Array, slots: int) -> Cache:
     """A cache that begins with what `gpt.prompt_pass` returned."""
     kept = kept_N2BHKT.astype(options.dtype).transpose(1, 0, 5, 3, 4, 2)
@@ -92,7 +122,7 @@ def step(
     Args:
         options: of the network.
         params: of `step_params`.
-        cache: with the tokens before.
+        cache: with the tokens before; it may have more rows, which are not read.
         token_B: ids.
         slot: of the cache for these tokens, the same for all rows.
         first_B: slot of each row's first token.
@@ -144,7 +174,8 @@ def _attend(
     first_B: Array,
 ) -> Array:
     """``softmax(q k^T) v`` over the slots that the newest token of each row sees."""
-    _, slots, H, K, B = cache.keys_NSHKB.shape
+    slots = cache.keys_NSHKB.shape[1]
+    H, K, B = q_HKB.shape
     block = BLOCK if jax.default_backend() == "cpu" else slots
 
     def block_of(kept: Array, at: Array) -> Array:

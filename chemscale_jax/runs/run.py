@@ -57,7 +57,11 @@ def run(
             "trained; the text at the top of the config says how it is used"
         )
     config = with_start(config)
-    processes.start(cache.cache_folder() / "xla", config.train.ensemble, cluster)
+    cpu_devices = config.train.ensemble
+    if cpu_devices <= 1:
+        rows, most = config.batch.rows, config.mesh.cpu_devices
+        cpu_devices = processes.devices_for_rows(rows, most)
+    processes.start(cache.cache_folder() / "xla", cpu_devices, cluster)
     lead = jax.process_index() == 0
     selftest.check_arithmetic()
     workdir = setup.open_workdir(config.to_dict(), lead)

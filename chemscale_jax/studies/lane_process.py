@@ -72,7 +72,7 @@ class LaneGroup:
             pause_after: of each cell, see the text of this module.
         """
         configs = [with_start(trainer.parse(["lane", *given])) for given in cells]
-        processes.start(cache.cache_folder() / "xla", lanes=len(configs))
+        processes.start(cache.cache_folder() / "xla", cpu_devices=len(configs))
         selftest.check_arithmetic()
         mesh = configs[0].mesh
         self._mesh = partition.make_mesh(mesh.data, mesh.fsdp, mesh.tensor)

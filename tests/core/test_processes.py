@@ -4,13 +4,15 @@ import sys
 
 import pytest
 
+from chemscale_jax.core import processes
+
 PROGRAM = """
 import pathlib, sys
 from chemscale_jax.core import processes
-processes.start(pathlib.Path(sys.argv[1]), lanes=int(sys.argv[2]))
+processes.start(pathlib.Path(sys.argv[1]), cpu_devices=int(sys.argv[2]))
 import jax
 print(jax.local_device_count())
-processes.start(pathlib.Path(sys.argv[1]), lanes=1 + jax.local_device_count())
+processes.start(pathlib.Path(sys.argv[1]), cpu_devices=1 + jax.local_device_count())
 """
 
 
@@ -25,8 +27,15 @@ def devices(folder, lanes, flags=""):
     return int(done.stdout)
 
 
-def test_cores_become_devices_of_lanes(tmp_path):
+def test_cores_become_devices(tmp_path):
     assert devices(tmp_path, 2) == min(2, len(os.sched_getaffinity(0)))
+
+
+def test_devices_divide_the_rows(monkeypatch):
+    monkeypatch.setattr(processes, "usable_processes", lambda: 12)
+    given = [(16, 0), (12, 0), (7, 0), (5, 4), (16, 3), (0, 0), (16, 1)]
+    found = [processes.devices_for_rows(*each) for each in given]
+    assert found == [8, 6, 7, 1, 2, 1, 1]
 
 
 @pytest.mark.slow

@@ -164,6 +164,11 @@ def test_a_row_depends_on_its_number_alone(monkeypatch):
     small = run(batch_rows=16, **settings)
     for one, other in zip(whole, small, strict=True):
         np.testing.assert_allclose(one, other, atol=TOLERANCE)
+    # Rows that end never give their room back, or at once.
+    for least in (0.0, 1.0):
+        monkeypatch.setattr(decode, "LEAST_TAKEN", least)
+        other = run(batch_rows=16, **settings)
+        np.testing.assert_array_equal(whole.tokens, other.tokens)
     mesh = make_mesh(data=2, fsdp=2, devices=jax.devices()[:4])
     spread = run(mesh=mesh, **settings)
     np.testing.assert_array_equal(whole.tokens, spread.tokens)

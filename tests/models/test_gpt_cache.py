@@ -108,6 +108,28 @@ def test_a_longer_cache_of_other_rows_holds_the_same(params):
         assert not np.any(new[:, SLOTS:])
 
 
+@pytest.mark.parametrize("filled", [20, 32])
+def test_rows_are_kept_in_the_memory_of_all(params, filled):
+    tokens, real, position = map(jnp.asarray, rows())
+    _, kept = gpt.prompt_pass(OPTIONS, params, tokens, real, position)
+    cache = gpt_cache.of_prompts(OPTIONS, kept, SLOTS)
+    keep = jax.jit(gpt_cache.keep_rows, donate_argnums=0)
+    fewer = keep(jax.tree.map(jnp.copy, cache), jnp.array([2, 0]), filled)
+    blocks = -(-filled // gpt_cache.BLOCK) * gpt_cache.BLOCK
+    for old, new in zip(cache, fewer, strict=True):
+        assert new.shape == old.shape
+        np.testing.assert_array_equal(
+            new[:, :blocks, ..., :2], old[:, :blocks][..., [2, 0]]
+        )
+        np.testing.assert_array_equal(new[:, blocks:], old[:, blocks:])
+    # One block of temporaries at most, of keys and of values, and no second cache.
+    memory = keep.lower(cache, jnp.array([2, 0]), filled).compile().memory_analysis()
+    assert memory is not None
+    assert memory.alias_size_in_bytes >= 2 * cache.keys_NSHKB.nbytes
+    layer = cache.keys_NSHKB.nbytes / OPTIONS.depth
+    assert memory.temp_size_in_bytes < 2 * layer
+
+
 def test_the_untied_head_and_bfloat16():
     options = gpt.GptOptions(**{**OPTIONS.__dict__, "tied": False, "dtype": "bfloat16"})
     params = jax.tree.map(lambda x: 0.3 * x, sharp_params(options))

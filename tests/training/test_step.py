@@ -62,6 +62,32 @@ def test_slices_of_a_batch_have_one_key():
     assert losses[0] != loss_and_grads(task, state.params, {}, batch, key, 1)[0]
 
 
+@pytest.mark.parametrize("slices", [1, 2])
+def test_devices_of_rows_wait_for_each_other_twice(slices):
+    """For what the loss is divided by, and for the sums, whatever the slices."""
+    task, _, state = setup()
+    batch = toy.ToyEpoch(0, 3)[2]
+    mesh = partition.make_mesh(data=4)
+    rows, whole = partition.row_sharding(mesh), partition.replicated(mesh)
+    key = jax.random.key(0)
+
+    def of(slices):
+        def found(params, batch):
+            given = task, params, {}, batch, key, slices
+            loss, metrics, grads = loss_and_grads(*given)
+            return loss, metrics["square"], metrics["frames"].total, grads
+
+        return jax.jit(found, in_shardings=(whole, rows), out_shardings=whole)
+
+    alone = of(1)(state.params, batch)
+    with jax.set_mesh(mesh):
+        apart = of(slices).lower(state.params, batch).compile()
+        sums = (apart.as_text() or "").count(" all-reduce(")
+        assert 1 <= sums <= 2
+        found = apart(jax.device_put(state.params, whole), jax.device_put(batch, rows))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), alone, found)
+
+
 def test_slices_follow_rows_devices_and_platform():
     mesh = partition.make_mesh(data=2)
     large, small = (jnp.zeros(shape) for shape in ((8, 30), (24, 10)))
