@@ -289,17 +289,17 @@ def choose_slices(specs: Sequence[Batch], rows_at_once: int, mesh: Mesh) -> Slic
 
     Args:
         specs: of all kinds of batches, of all processes.
-        rows_at_once: per device, of the kind with the largest rows; of smaller rows
-            as many as take no more room. 0 means one on a CPU, where a small working
-            set stays in the cache, and all of them elsewhere.
+        rows_at_once: per device, of the kind with the largest rows, all where it has
+            fewer; of smaller rows as many as take no more room. 0 means one on a CPU,
+            where a small working set stays in the cache, and all of them elsewhere.
         mesh: the devices.
     """
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     if not rows_at_once and mesh.devices.flat[0].platform != "cpu":
         return one_slice
-    at_once = rows_at_once or 1
     largest = max(specs, key=lambda spec: _shape(spec)[1])
     rows, most = _shape(largest)
+    at_once = max(1, min(rows_at_once, rows // devices))
     if rows // devices % at_once:
         raise UserError(
             f"config.train.rows_at_once is {at_once}, which does not divide the "
