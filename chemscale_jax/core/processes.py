@@ -25,6 +25,12 @@ _LAUNCHER_SIZES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 # others, if they did not miss it in a collective operation before.
 _HEARTBEAT, _HEARTBEAT_S = "CHEMSCALE_HEARTBEAT_S", "60"
 _MOST_CPU_DEVICES = 8
+# Seconds for which a CPU device may wait for another. XLA alone would end the process
+# after 40, which is too soon where other programs slow one core down.
+_PATIENCE_S = {
+    "xla_cpu_collective_call_warn_stuck_timeout_seconds": 600,
+    "xla_cpu_collective_call_terminate_timeout_seconds": 86_400,
+}
 
 
 class Cluster(NamedTuple):
@@ -54,6 +60,7 @@ def start(
     chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if cpu_devices > 1 and not (chosen or jax.distributed.is_initialized()):
         count = min(cpu_devices, usable_processes())
+        _be_patient()
         # JAX refuses, rightly, once it is in use.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", count)
@@ -106,6 +113,14 @@ def end_together() -> Iterator[None]:
             flush=True,
         )
         os._exit(2 if isinstance(error, UserError) else 1)
+
+
+def _be_patient() -> None:
+    """Lets CPU devices wait for each other; what the environment says stays."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    missing = {name: s for name, s in _PATIENCE_S.items() if name not in flags}
+    more = (f"--{name}={seconds}" for name, seconds in missing.items())
+    os.environ["XLA_FLAGS"] = " ".join([flags, *more]).strip()
 
 
 def _join(cluster: Cluster | None) -> None:
