@@ -161,6 +161,7 @@ def _reader(workdir: Workdir) -> ocp.CheckpointManager:
     index = jax.process_index()
     return ocp.CheckpointManager(
         workdir.checkpoints.absolute(),
+        item_handlers={"state": ocp.StandardCheckpointHandler()},
         options=ocp.CheckpointManagerOptions(
             read_only=True,
             multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -181,8 +182,14 @@ def load_variables(workdir: Workdir, step: int | None = None) -> dict[str, Param
         return load_params_file(str(workdir.weights_npz))
     step = best_step(workdir) if step is None else step
     with _reader(workdir) as manager:
+        # Here, whatever devices the run had.
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            dict(manager.item_metadata(step)["state"]),
+        )
         restored = manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore())
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
         )
     state = jax.tree.map(np.asarray, restored["state"])
     params = state.get("ema_params") or state["params"]
