@@ -182,16 +182,15 @@ def load_variables(workdir: Workdir, step: int | None = None) -> dict[str, Param
         return load_params_file(str(workdir.weights_npz))
     step = best_step(workdir) if step is None else step
     with _reader(workdir) as manager:
-        # Here, whatever devices the run had.
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        # Arrays of the host, since the run may have had other devices.
         target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            lambda leaf: np.empty(leaf.shape, leaf.dtype),
             dict(manager.item_metadata(step)["state"]),
         )
         restored = manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
         )
-    state = jax.tree.map(np.asarray, restored["state"])
+    state = restored["state"]
     params = state.get("ema_params") or state["params"]
     return {"params": params, "constants": state.get("constants") or {}}
 

@@ -1,6 +1,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import jax
@@ -197,3 +199,26 @@ def test_every_record_has_the_fields_of_the_schema(tmp_path):
     assert all(list(record) == fields for record in workdir.metrics())
     splits = {record["split"] for record in workdir.metrics()}
     assert splits == {"train", "epoch", "valid"}
+
+
+READER = """
+import pathlib, sys
+import jax
+from chemscale_jax.core.workdir import Workdir
+from chemscale_jax.training.checkpoint import load_variables
+
+assert len(jax.devices()) == 1
+variables = load_variables(Workdir(pathlib.Path(sys.argv[1])))
+print(variables["params"]["line"]["kernel"].sum())
+"""
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_one_device_reads_what_several_wrote(tmp_path, devices):
+    _, workdir = train(tmp_path / "run", devices=devices)
+    env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", READER, str(workdir.path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    here = checkpoint.load_variables(workdir)["params"]["line"]["kernel"]
+    assert isinstance(here, np.ndarray)
+    np.testing.assert_allclose(float(done.stdout), here.sum(), rtol=1e-6)
