@@ -161,7 +161,7 @@ def _reader(workdir: Workdir) -> ocp.CheckpointManager:
     index = jax.process_index()
     return ocp.CheckpointManager(
         workdir.checkpoints.absolute(),
-        item_handlers={"state": ocp.StandardCheckpointHandler()},
+        item_handlers={"state": ocp.PyTreeCheckpointHandler()},
         options=ocp.CheckpointManagerOptions(
             read_only=True,
             multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -182,17 +182,21 @@ def load_variables(workdir: Workdir, step: int | None = None) -> dict[str, Param
         return load_params_file(str(workdir.weights_npz))
     step = best_step(workdir) if step is None else step
     with _reader(workdir) as manager:
+        saved = manager.item_metadata(step)["state"]
+        params = "ema_params" if saved["ema_params"] else "params"
+        # Two thirds of the state are moments, which nobody reads here.
+        wanted = {params: saved[params], "constants": saved["constants"]}
         # Arrays of the host, since the run may have had other devices.
-        target = jax.tree.map(
-            lambda leaf: np.empty(leaf.shape, leaf.dtype),
-            dict(manager.item_metadata(step)["state"]),
-        )
-        restored = manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        )
-    state = restored["state"]
-    params = state.get("ema_params") or state["params"]
-    return {"params": params, "constants": state.get("constants") or {}}
+        arrays = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), wanted)
+        found = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    wanted, restore_args=arrays, partial_restore=True
+                )
+            ),
+        )["state"]
+    return {"params": found[params], "constants": found["constants"]}
 
 
 def pack(workdir: Workdir, folder: Workdir) -> None:
