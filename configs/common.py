@@ -71,6 +71,7 @@ def optimizer() -> ConfigDict:
             "final_fraction": 0.0,  # of the peak, where a schedule ends
             "cooldown_fraction": 0.2,  # of the schedule; wsd only
             "ema_decay": 0.0,  # of the averaged weights used in validation; 0: none
+            "offload": False,  # moments wait in the host's memory; not on a CPU
         }
     )
 

@@ -81,6 +81,11 @@ def rows_are_apart() -> bool:
     return mesh.size == mesh.shape["data"] > 1
 
 
+def in_host_memory(sharding: NamedSharding) -> NamedSharding:
+    """The same share of an array for each device, in the memory of its host."""
+    return sharding.with_memory_kind("pinned_host")
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -41,6 +41,7 @@ class Device:
     overhead_s: float  # assumed time per operation of the program, after fusion
     link: float  # bytes per second that one device sends to others of its host
     network: float  # the same, to devices of other hosts
+    host_link: float  # bytes per second between one device and its host's memory
     per_host: int  # devices of a host, or of a pod that is wired like one
 
     def step_seconds(self, cost: Cost, dtype: str) -> float:
@@ -86,13 +87,19 @@ TRAFFIC = 3.0
 
 
 def _gpu(
-    name: str, bf16: float, f32: float, bandwidth: float, gb: float, link: float
+    name: str,
+    bf16: float,
+    f32: float,
+    bandwidth: float,
+    gb: float,
+    link: float,
+    host_link: float,
 ) -> Device:
     # A kernel starts in about 4 us, and fusion leaves about one for four operations.
     # Eight to a host, each with a ninth of the rate of its links to the network.
-    memory, network = gb * 1e9, link / 9
     return Device(
-        name, bf16, f32, bandwidth, memory, 0.35, TRAFFIC, 1e-6, link, network, 8
+        *(name, bf16, f32, bandwidth, gb * 1e9, 0.35, TRAFFIC, 1e-6),
+        *(link, link / 9, host_link, 8),
     )
 
 
@@ -105,9 +112,9 @@ def _tpu(
     link: float,
     pod: int,
 ) -> Device:
-    memory, network = gb * 1e9, 12.5e9
     return Device(
-        name, bf16, f32, bandwidth, memory, 0.4, TRAFFIC, 2e-7, link, network, pod
+        *(name, bf16, f32, bandwidth, gb * 1e9, 0.4, TRAFFIC, 2e-7),
+        *(link, 12.5e9, 16e9, pod),
     )
 
 
@@ -115,10 +122,10 @@ def _tpu(
 DEVICES = {
     device.name: device
     for device in (
-        _gpu("v100", 125e12, 15.7e12, 0.9e12, 32, 150e9),
-        _gpu("a100", 312e12, 156e12, 2.0e12, 80, 300e9),
-        _gpu("h100", 989e12, 495e12, 3.35e12, 80, 450e9),
-        _gpu("h200", 989e12, 495e12, 4.8e12, 141, 450e9),
+        _gpu("v100", 125e12, 15.7e12, 0.9e12, 32, 150e9, 16e9),
+        _gpu("a100", 312e12, 156e12, 2.0e12, 80, 300e9, 32e9),
+        _gpu("h100", 989e12, 495e12, 3.35e12, 80, 450e9, 64e9),
+        _gpu("h200", 989e12, 495e12, 4.8e12, 141, 450e9, 64e9),
         _tpu("tpu-v4", 275e12, 46e12, 1.2e12, 32, 150e9, 4096),
         _tpu("tpu-v5e", 197e12, 33e12, 0.82e12, 16, 100e9, 256),
         _tpu("tpu-v5p", 459e12, 77e12, 2.77e12, 95, 300e9, 8960),
@@ -158,7 +165,7 @@ def measure_cpu(seconds: float = 0.5) -> Device:
     # Small products are far from the rate of a large one.
     return Device(
         *(CPU, rate, rate, bandwidth, float(pages), 0.25, TRAFFIC, 2e-6),
-        *(bandwidth, 1e9, os.cpu_count() or 1),
+        *(bandwidth, 1e9, bandwidth, os.cpu_count() or 1),
     )
 
 

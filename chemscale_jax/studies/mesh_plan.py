@@ -6,6 +6,7 @@ another. Time is that of a stated device under stated assumptions.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,9 +51,8 @@ class MeshSizes(NamedTuple):
         return self.data * self.fsdp * self.tensor
 
     def __str__(self) -> str:
-        return " ".join(
-            f"{name}={size}" for name, size in self._asdict().items() if size > 1
-        )
+        shown = (f"{name}={size}" for name, size in self._asdict().items() if size > 1)
+        return " ".join(shown) or "1 device"
 
 
 def parse_mesh(text: str) -> MeshSizes:
@@ -80,6 +80,7 @@ class MeshedCell:
     cell: PlannedCell
     sizes: MeshSizes
     state_bytes: float  # parameters, averages, moments of the optimiser, the batch
+    host_bytes: float  # moments that wait in the memory of the host instead
     step_bytes: float  # temporary, of the step compiled for processors
     exchange: Exchange  # of one step
 
@@ -92,8 +93,12 @@ class MeshedCell:
         """Of a step, if nothing is computed meanwhile."""
         return device.exchange_seconds(self.exchange.within, self.exchange.across)
 
+    def fetching_s(self, device: Device) -> float:
+        """Of a step: moments come from the memory of the host, and go back to it."""
+        return 2 * self.host_bytes / device.host_link
+
     def step_s(self, device: Device) -> float:
-        """Expected: the device's share of the work, and after it the exchange."""
+        """Expected: the device's share of the work, and after it what is moved."""
         parts = self.sizes.devices
         share = Cost(
             self.cell.flops_per_step / parts,
@@ -103,7 +108,8 @@ class MeshedCell:
             0,
         )
         work = device.step_seconds(share, self.cell.dtype)
-        return self.cell.seeds * work + self.sending_s(device)
+        moving = self.sending_s(device) + self.fetching_s(device)
+        return self.cell.seeds * work + moving
 
     def days(self, device: Device) -> float:
         """Of the whole training, without validation."""
@@ -120,6 +126,7 @@ class CompiledStep(NamedTuple):
     call: Any  # (state, batch, whether it ends an epoch) -> state, output
     init: Callable[[int], TrainState]  # seed -> a state where it lives
     batch: Batch  # shapes
+    moment_bytes: int  # of the state of the optimiser, for one device
 
 
 def compile_step(prepared: Prepared, sizes: MeshSizes) -> CompiledStep:
@@ -154,7 +161,14 @@ def compile_step(prepared: Prepared, sizes: MeshSizes) -> CompiledStep:
     with jax.set_mesh(mesh):
         ends = jax.ShapeDtypeStruct((), np.bool_)
         compiled = step.lower(state, spec, ends).compile()
-    return CompiledStep(compiled, init, spec)
+    moments = zip(
+        *map(jax.tree.leaves, (state.opt_state, shardings.opt_state)), strict=True
+    )
+    kept = sum(
+        math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, place in moments
+    )
+    return CompiledStep(compiled, init, spec, kept)
 
 
 def plan_on_mesh(
@@ -171,14 +185,16 @@ def plan_on_mesh(
     Raises:
         UserError: rows or parameters do not divide over the mesh.
     """
-    compiled = compile_step(prepared, sizes).call
-    memory: Any = compiled.memory_analysis()
+    step = compile_step(prepared, sizes)
+    memory: Any = step.call.memory_analysis()
+    away = step.moment_bytes if prepared.config.optimizer.offload else 0
     seeds = cell.seeds
-    exchange = exchange_of(compiled.as_text() or "", sizes.devices, device.per_host)
+    exchange = exchange_of(step.call.as_text() or "", sizes.devices, device.per_host)
     return MeshedCell(
         cell,
         sizes,
-        seeds * float(memory.argument_size_in_bytes),
+        seeds * float(memory.argument_size_in_bytes - away),
+        seeds * float(away),
         seeds * float(memory.temp_size_in_bytes),
         Exchange(
             seeds * exchange.within,
@@ -218,6 +234,13 @@ def mesh_table(
     for kinds in [cells[0].exchange.by_kind] if len(cells) == 1 else []:
         found = (f"{kind} {sent / 1e9:.3g} GB" for kind, sent in sorted(kinds.items()))
         lines.append("sent in a step: " + (", ".join(found) or "nothing"))
+    lines += [
+        f"{cell.cell.name}, {cell.sizes}: {cell.host_bytes / 1e9:.3g} GB of moments of "
+        "each device wait in its host's memory; to fetch them and put them back takes "
+        f"{1e3 * cell.fetching_s(device):.3g} ms of a step"
+        for cell in cells
+        if cell.host_bytes
+    ]
     if any(cell.cell.stand_in for cell in cells):
         lines.append(STAND_IN)
     return "\n\n".join(
@@ -232,7 +255,7 @@ def _row(planned: MeshedCell, device: Device, price: float | None) -> tuple[str,
     missing = planned.memory - USABLE * device.memory
     return (
         cell.name,
-        str(planned.sizes) or "1 device",
+        str(planned.sizes),
         f"{cell.parameters:,}",
         f"{cell.steps:,}",
         f"{cell.batch:g}",

@@ -274,6 +274,11 @@ def check(lanes: Sequence[Lane]) -> None:
                 f"batches of lane {k} have other shapes than those of lane 0; fix them "
                 "in config.batch (graphs: nodes and edges; text: buckets)"
             )
+    if any(lane.config.optimizer.offload for lane in lanes):
+        raise UserError(
+            "config.optimizer.offload is for a run that is trained by itself; take it "
+            "out, or train the runs one after another"
+        )
     if "wandb" in first.config.log.writers:
         raise UserError(
             "config.log.writers has 'wandb', which follows one run at a time; take it "

@@ -34,6 +34,8 @@ class Optimizer(NamedTuple):
     schedule: optax.Schedule
     transform: optax.GradientTransformation
     ema_decay: float  # 0: no average of the weights
+    # Moments wait in the memory of the host between updates of the parameters.
+    offloaded: bool
 
 
 def make_optimizer(
@@ -80,6 +82,8 @@ def make_optimizer(
         schedule=make_schedule(config, config.decay_steps or steps, steps_per_epoch),
         transform=transform,
         ema_decay=config.ema_decay,
+        # A processor's memory is the host's, and XLA has no other for it.
+        offloaded=config.offload and jax.default_backend() != "cpu",
     )
 
 

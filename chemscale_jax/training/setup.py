@@ -20,7 +20,7 @@ from chemscale_jax.core.workdir import SCHEMA_VERSION, Workdir, read_json, write
 # Fields that may differ between a run and its continuation: where it runs and what
 # it prints, not what it computes.
 _FREE = (
-    *("workdir", "log.", "mesh.", "train.rows_at_once"),
+    *("workdir", "log.", "mesh.", "train.rows_at_once", "optimizer.offload"),
     *("batch.workers", "batch.prefetch"),
 )
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

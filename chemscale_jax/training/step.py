@@ -80,7 +80,9 @@ def state_shardings(
     whole = partition.replicated(mesh)
     opt_state = optax.tree.map_params(
         optimizer.transform,
-        lambda _, sharding: sharding,
+        lambda _, sharding: (
+            partition.in_host_memory(sharding) if optimizer.offloaded else sharding
+        ),
         state.opt_state,
         placed["params"],
         transform_non_params=lambda _: whole,
@@ -130,9 +132,10 @@ def make_train_step(
         loss, metrics, grads = loss_and_grads(
             now, state.params, state.constants, batch, key, slices(batch)
         )
-        moved, opt_state, grad_norm = optimizer.direction(
-            grads, state.opt_state, state.params
-        )
+        moments = state.opt_state
+        if optimizer.offloaded:
+            moments = jax.device_put(moments, jax.memory.Space.Device)
+        moved, opt_state, grad_norm = optimizer.direction(grads, moments, state.params)
         lr = jnp.asarray(optimizer.schedule(state.step)) * state.lr_scale
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
@@ -153,7 +156,7 @@ def make_train_step(
             step=state.step + 1,
             params=params,
             constants=state.constants,
-            opt_state=jax.tree.map(if_finite, opt_state, state.opt_state),
+            opt_state=jax.tree.map(if_finite, opt_state, moments),
             ema_params=jax.tree.map(if_finite, ema_params, state.ema_params),
             tse=tse.update(state.tse, loss, finite, epoch_end),
             lr_scale=state.lr_scale,

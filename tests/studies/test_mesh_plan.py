@@ -28,8 +28,8 @@ def test_meshes_are_written_as_axes_and_devices():
             parse_mesh(wrong)
 
 
-def on_meshes(config, folder, rows, *meshes, depth=2):
-    flags = [f"--config.batch.rows={rows}", f"--config.model.depth={depth}"]
+def on_meshes(config, folder, rows, *meshes, depth=2, more=()):
+    flags = [f"--config.batch.rows={rows}", f"--config.model.depth={depth}", *more]
     cell = single_cell(config, folder, flags)
     planner = Planner()
     prepared, alone = planner.prepare(cell), planner.plan(cell)
@@ -74,6 +74,21 @@ def test_layers_exchange_parameters_and_no_activations(config, tmp_path):
         return many[0].exchange.within - few[0].exchange.within
 
     assert of_rows(4) == pytest.approx(of_rows(2), rel=0.02)
+
+
+def test_moments_on_the_host_make_room_and_take_time(planned, tmp_path):
+    here = planned[0]
+    offload = "--config.optimizer.offload=True"
+    (away,) = on_meshes(
+        "configs/chemgpt.py:smoke", tmp_path / "run", 8, (1, 1, 1), more=[offload]
+    )
+    # Two numbers for each parameter, and the number of updates.
+    assert away.host_bytes == 8 * away.cell.parameters + 4
+    assert away.memory == here.memory - away.host_bytes
+    waited = 2 * away.host_bytes / H100.host_link
+    assert away.step_s(H100) == pytest.approx(here.step_s(H100) + waited)
+    assert "wait in its host's memory" in mesh_table([away], H100)
+    assert "wait in its host's memory" not in mesh_table([here], H100)
 
 
 def test_what_does_not_fit_is_said_with_how_much(planned):

@@ -1,10 +1,21 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from chemscale_jax.core import partition
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir
-from chemscale_jax.training.checkpoint import load_params_file, starter, transplant
+from chemscale_jax.training.checkpoint import (
+    Checkpoints,
+    load_params_file,
+    starter,
+    transplant,
+)
+from chemscale_jax.training.optimizer import make_optimizer
+from chemscale_jax.training.progress import EarlyStop, Plateau, Progress
+from chemscale_jax.training.step import init_state, make_init
+from tests import toy
 
 PARAMS = {"body": {"kernel": jnp.zeros((2, 3))}, "head": {"bias": jnp.zeros(3)}}
 
@@ -48,3 +59,21 @@ def test_constants_are_taken_over_too(tmp_path):
     placed = start(initial)
     assert np.all(placed["params"]["w"] == 1)
     assert np.all(placed["constants"]["basis"] == 7)
+
+
+def test_moments_are_restored_to_the_memory_they_wait_in(tmp_path):
+    config, task = toy.make_config(), toy.make_task()
+    optimizer = make_optimizer(config.optimizer, 10, ())._replace(offloaded=True)
+    mesh = partition.make_mesh(data=2)
+    state = init_state(task, optimizer, seed=3)
+    _, shardings = make_init(task, optimizer, {"embed": None}, mesh)
+    rules = config.train.plateau.to_dict()
+    progress = Progress(Plateau(**rules), EarlyStop(patience=1))
+    checkpoints = Checkpoints(Workdir(tmp_path), {})
+    checkpoints.save(jax.device_put(state, shardings), progress, None)
+    checkpoints.wait()
+    found, _ = checkpoints.restore(state, shardings, 0)
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, found, state)
+    for leaf, sharding in zip(*map(jax.tree.leaves, (found, shardings)), strict=True):
+        assert leaf.sharding.memory_kind == sharding.memory_kind

@@ -324,3 +324,6 @@ def test_lanes_that_cannot_share_a_program_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"loss terms \['frames'\]"):
         together(tmp_path, [first, make_config(1)], [make_task(), renamed])
     assert json.dumps(first.to_dict())
+    first.optimizer.offload = True
+    with pytest.raises(UserError, match="offload is for a run that is trained by"):
+        together(tmp_path, [first, make_config(1)])

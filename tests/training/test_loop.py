@@ -18,9 +18,17 @@ from chemscale_jax.training.optimizer import make_optimizer
 from tests import toy
 
 
-def train(path, stream: Stream | None = None, devices=1, pause_after=None, **rules):
+def train(
+    path,
+    stream: Stream | None = None,
+    devices=1,
+    pause_after=None,
+    offload=False,
+    **rules,
+):
     path.mkdir(exist_ok=True)
     config = toy.make_config(**rules)
+    config.optimizer.offload = offload
     optimizer = make_optimizer(config.optimizer, 14, ())
     mesh = partition.make_mesh(data=devices)
     workdir = Workdir(path)
@@ -138,6 +146,17 @@ def test_one_and_eight_devices_agree(tmp_path):
         np.testing.assert_allclose(
             one.series(split, name)[1], eight.series(split, name)[1], rtol=1e-5
         )
+
+
+@pytest.mark.gpu
+def test_moments_that_wait_on_the_host_change_nothing(tmp_path):
+    runs = {
+        offload: train(tmp_path / str(offload), offload=offload)[1]
+        for offload in (False, True)
+    }
+    assert timeless(runs[True]) == timeless(runs[False])
+    left, right = map(checkpoint.load_variables, runs.values())
+    assert jax.tree.all(jax.tree.map(np.array_equal, left, right))
 
 
 def test_plateau_lowers_the_rate_and_early_stop_ends_the_run(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from chemscale_jax.training.step import (
     choose_slices,
     init_state,
     loss_and_grads,
+    make_init,
     make_train_step,
 )
 from tests import toy
@@ -86,6 +88,36 @@ def test_devices_of_rows_wait_for_each_other_twice(slices):
         assert 1 <= sums <= 2
         found = apart(jax.device_put(state.params, whole), jax.device_put(batch, rows))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), alone, found)
+
+
+def test_offloaded_moments_come_to_the_device_for_the_update():
+    task, optimizer, _ = setup()
+    mesh = partition.make_mesh(data=1)
+    rows, whole = partition.row_sharding(mesh), partition.replicated(mesh)
+
+    def placed(offloaded):
+        """Shardings of the state, and the step as it is made for a GPU."""
+        chosen = optimizer._replace(offloaded=offloaded)
+        init, shardings = make_init(task, chosen, {"embed": None}, mesh)
+        step = jax.jit(
+            make_train_step(task, chosen, seed=3),
+            in_shardings=(shardings, rows, whole),
+            out_shardings=(shardings, whole),
+        )
+        given = jax.eval_shape(init, 0), toy.SPECS[0], jax.ShapeDtypeStruct((), bool)
+        text = step.trace(*given).lower(lowering_platforms=("cuda",)).as_text()
+        return shardings, re.findall(r'_xla_buffer_placement = "(\w+)"', text)
+
+    shardings, moves = placed(offloaded=True)
+    kinds = [leaf.memory_kind for leaf in jax.tree.leaves(shardings.opt_state)]
+    assert sorted(kinds) == ["device", "pinned_host", "pinned_host"]
+    others = jax.tree.leaves(shardings._replace(opt_state=None))
+    assert {leaf.memory_kind for leaf in others} == {"device"}
+    plain, without = placed(offloaded=False)
+    assert {leaf.memory_kind for leaf in jax.tree.leaves(plain)} == {"device"}
+    assert moves.count("pinned_host") == 2
+    assert without.count("pinned_host") == 0
+    assert moves.count("device") >= 2 + without.count("device")
 
 
 def test_slices_follow_rows_devices_and_platform():
