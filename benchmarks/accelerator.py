@@ -39,7 +39,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.core import partition
 from chemscale_jax.core.batches import TokenRows
 from chemscale_jax.core.types import Batch, Config

@@ -39,8 +39,8 @@ import pathlib
 from IPython.display import Image, Markdown, display
 
 from chemscale_jax import commands
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.reports.report import write_report
-from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.analysis.tpe.estimate import estimate
 from chemscale_jax.analysis.tpe.plots import estimate_plot
 from chemscale_jax.analysis.tpe.report import write_estimate

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.studies import cell_process, launch_arguments, slurm_script
 from chemscale_jax.studies.cells import Cell

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 
 # Longer lists and texts are cut; config.json and artifacts.json have them whole.
 _MOST_ITEMS = 12

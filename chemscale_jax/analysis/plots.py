@@ -16,7 +16,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from chemscale_jax.analysis import tables
+from chemscale_jax.analysis import force_errors
 from chemscale_jax.analysis.splits import in_order
 from chemscale_jax.chem.elements import symbol_of
 from chemscale_jax.core.predictions import Predictions
@@ -137,7 +137,9 @@ def energy_parity(splits: Mapping[str, Predictions], force_only: bool) -> Figure
 
 def error_per_element(splits: Mapping[str, Predictions]) -> Figure:
     """Force error of each element, the splits beside each other."""
-    errors = {s: tables.force_mae_by_element(frames) for s, frames in splits.items()}
+    errors = {
+        s: force_errors.force_mae_by_element(frames) for s, frames in splits.items()
+    }
     numbers = sorted({z for found in errors.values() for z in found})
     width = max(1.8 * len(numbers), 4.5)
     figure = Figure(figsize=(min(width, 16), 4.2), layout="constrained")

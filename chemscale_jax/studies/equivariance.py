@@ -15,13 +15,13 @@ import numpy as np
 from scipy import stats
 
 from chemscale_jax.analysis.bootstrap import LEVEL
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.scaling import limits
 from chemscale_jax.analysis.scaling.intervals import Interval
 from chemscale_jax.analysis.scaling.plots import nearest
 from chemscale_jax.analysis.scaling.published_laws import FREY_DATA_EXPONENTS
 from chemscale_jax.analysis.scaling.report import Study
 from chemscale_jax.analysis.scaling.tables import interval, number
-from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.studies.study_rows import Row
 
 INVARIANT, EQUIVARIANT = "schnet", ("painn", "allegro")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.studies.cell_status import forecast
 from chemscale_jax.studies.policies import Policy, Seen
 from chemscale_jax.studies.sweep import Glance

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import Workdir
 from chemscale_jax.studies.cell_process import LOCK, LOG

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.studies.devices import CPU, Cost, Device
 
 HEADER = (

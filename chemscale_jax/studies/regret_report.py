@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from chemscale_jax.analysis import plots
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.tpe.run_curves import RunCurve
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.studies.regret import NAMES, Result, default, shared_budgets

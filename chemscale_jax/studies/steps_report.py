@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.scaling import plots as scaling_plots
 from chemscale_jax.analysis.scaling.estimates import Estimate, estimate
 from chemscale_jax.analysis.scaling.fit import Fit, fit_form
 from chemscale_jax.analysis.scaling.forms import FORMS, make_inputs
 from chemscale_jax.analysis.scaling.published_laws import TABLE_3, Score, measures
 from chemscale_jax.analysis.scaling.tables import interval
-from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.studies.study_rows import Row
 

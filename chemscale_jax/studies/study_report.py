@@ -8,6 +8,7 @@ import collections
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.scaling import limits
 from chemscale_jax.analysis.scaling.data import Columns
 from chemscale_jax.analysis.scaling.published_laws import FREY_SIZE_EXPONENTS
@@ -18,7 +19,6 @@ from chemscale_jax.analysis.scaling.report import (
     write_study,
 )
 from chemscale_jax.analysis.scaling.tables import interval, number
-from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.studies import equivariance, steps_report
 from chemscale_jax.studies.study_rows import Row

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from chemscale_jax.analysis import plots
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.tpe.warnings import FEW, warnings
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import write_json

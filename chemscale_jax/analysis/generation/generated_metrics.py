@@ -16,7 +16,7 @@ import numpy as np
 
 from chemscale_jax.analysis.generation import set_metrics
 from chemscale_jax.analysis.generation.set_metrics import Draws, Estimate
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.chem import chemnet
 from chemscale_jax.chem.descriptors import PROPERTIES
 from chemscale_jax.chem.medicinal_filters import RULES, FilterOptions, shares

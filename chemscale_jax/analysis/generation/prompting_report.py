@@ -27,7 +27,7 @@ from chemscale_jax.analysis.generation.prompting_rows import (
     summarise,
 )
 from chemscale_jax.analysis.generation.set_metrics import Draws, Estimate
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.core.errors import UserError
 
 REPORT_MD = "report.md"

@@ -13,7 +13,7 @@ from chemscale_jax.analysis import plots
 from chemscale_jax.analysis.maps.cluster_quality import Gap, Measure
 from chemscale_jax.analysis.maps.plots import map_figure
 from chemscale_jax.analysis.maps.study import HEADLINES, Finding, MapStudy
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.core.errors import UserError
 
 REPORT_MD, REPORT_JSON, MAP_CSV = "report.md", "report.json", "map.csv"

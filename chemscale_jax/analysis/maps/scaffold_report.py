@@ -13,7 +13,7 @@ import numpy as np
 
 from chemscale_jax.analysis import plots
 from chemscale_jax.analysis.maps.scaffold_plots import scaffold_figure
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.data.conformers.scaffold_sampling import TAU, scaffold_probabilities
 from chemscale_jax.data.conformers.scaffold_table import ScaffoldTable
@@ -101,28 +101,28 @@ def report_text(tables: Sequence[ScaffoldTable]) -> str:
 
 
 def _sizes(tables: Sequence[ScaffoldTable]) -> str:
-    header = ("set", "", "lines", "unread", "molecules", "scaffolds", "per scaffold")
+    header = ("set", "lines", "unread", "molecules", "scaffolds", "per scaffold")
     rows = []
     for table in tables:
         M, n_scaffolds = len(table.keys), len(table.scaffolds)
         numbers = (table.lines, table.unread, M, n_scaffolds)
-        cells = [table.name, "", *(f"{number:,}" for number in numbers)]
+        cells = [table.name, *(f"{number:,}" for number in numbers)]
         rows.append([*cells, f"{M / n_scaffolds:.2f}"])
-    return "## Sizes\n\n" + markdown_table(header, rows)
+    return "## Sizes\n\n" + markdown_table(header, rows, names=1)
 
 
 def _added(first: ScaffoldTable, second: ScaffoldTable) -> str:
-    header = ("", "", first.name, second.name, "in both", "newly added", "together")
+    header = ("", first.name, second.name, "in both", "newly added", "together")
     rows = [
-        [what, "", *(f"{n:,}" for n in (*found, found.added, found.together))]
+        [what, *(f"{n:,}" for n in (*found, found.added, found.together))]
         for what, found in overlaps(first, second).items()
     ]
-    return f"## What {second.name} adds\n\n" + markdown_table(header, rows)
+    return f"## What {second.name} adds\n\n" + markdown_table(header, rows, names=1)
 
 
 def _spread(tables: Sequence[ScaffoldTable]) -> str:
     header = (
-        *("set", "", "top 1", "top 10", "top 100", "half of all in", "singletons"),
+        *("set", "top 1", "top 10", "top 100", "half of all in", "singletons"),
         *("acyclic", "top 1 drawn"),
     )
     rows = []
@@ -136,7 +136,6 @@ def _spread(tables: Sequence[ScaffoldTable]) -> str:
         rows.append(
             [
                 table.name,
-                "",
                 *(f"{share:.2%}" for share in top),
                 f"{half:,}",
                 f"{np.mean(table.counts == 1):.1%}",
@@ -150,7 +149,7 @@ def _spread(tables: Sequence[ScaffoldTable]) -> str:
         "scaffolds with one molecule; top 1 drawn: how often the most frequent one "
         f"comes when scaffolds are drawn by softmax(P / {TAU:g})."
     )
-    return "## Spread\n\n" + markdown_table(header, rows) + "\n\n" + legend
+    return "## Spread\n\n" + markdown_table(header, rows, names=1) + "\n\n" + legend
 
 
 def _most_frequent(table: ScaffoldTable) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.probes.cells import BASELINE, LEVELS
 from chemscale_jax.analysis.probes.figures import (
     CHOSEN,
@@ -25,7 +26,6 @@ from chemscale_jax.analysis.properties.metrics import (
     difference,
     over_seeds,
 )
-from chemscale_jax.analysis.tables import markdown_table
 
 BETTER, WORSE, OPEN = "better", "worse", "open"
 # Of more targets, only the metrics that come first are shown.

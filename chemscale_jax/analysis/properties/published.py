@@ -9,7 +9,7 @@ magnitudes: molecules of QM9, for one, are far easier to predict on a random spl
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 
 # A mean, and its deviation over seeds where there is one.
 Value = tuple[float, float | None]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.properties.metrics import (
     METRICS,
     Figure,
@@ -23,7 +24,6 @@ from chemscale_jax.analysis.properties.runs import (
     Finetuned,
     member_split,
 )
-from chemscale_jax.analysis.tables import markdown_table
 
 # At which coverage is shown.
 LEVELS = (0.8, 0.9)

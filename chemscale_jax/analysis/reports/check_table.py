@@ -1,6 +1,6 @@
 """The part of a model card that shows what the model check measured."""
 
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.core.workdir import Workdir, read_json
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from chemscale_jax.analysis import plots
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.reports.compare import SEED, Cell, Comparison, Step, steps
-from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.core.errors import UserError
 
 TABLE, PLOT, RUNS = "compare.md", "compare.png", "compare.csv"

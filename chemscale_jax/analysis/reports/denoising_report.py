@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from chemscale_jax.analysis import card, plots
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.report_files import Report
-from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.core.workdir import Workdir
 
 

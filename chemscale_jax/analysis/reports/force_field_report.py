@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from chemscale_jax.analysis import card, plots, tables
+from chemscale_jax.analysis import card, force_errors, plots
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.report_files import Report
 from chemscale_jax.analysis.reports.check_table import check_section
 from chemscale_jax.analysis.splits import read_splits
-from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.chem.elements import symbol_of
 from chemscale_jax.core.predictions import Predictions
 from chemscale_jax.core.workdir import Workdir
@@ -34,7 +34,7 @@ def force_field_report(workdir: Workdir) -> Report:
     config, artifacts = workdir.config(), workdir.artifacts()
     splits = read_splits(workdir)
     forces_alone = force_only(config)
-    table = tables.results_table(splits, forces_alone)
+    table = force_errors.results_table(splits, forces_alone)
     curves = plots.curves_of(workdir.metrics())
     figures: dict[str, Figure] = {
         "learning_curves": plots.learning_curves(

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from chemscale_jax.analysis import bootstrap, card, plots
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.report_files import Report
-from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.core.likelihoods import Likelihoods
 from chemscale_jax.core.workdir import Workdir
 

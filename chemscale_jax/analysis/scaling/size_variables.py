@@ -15,14 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from chemscale_jax.analysis.bootstrap import percentile_interval
+from chemscale_jax.analysis.rank_correlation import spearman, spearman_interval
 from chemscale_jax.analysis.scaling.data import Cells
 from chemscale_jax.analysis.scaling.intervals import Interval
-from chemscale_jax.analysis.tables import rank_correlation
 
 MEASURES = ("capacity", "parameters", "parameters_nonembedding", "flops")
 _SECONDS = "wall_s"
 _REPLICATES = 1000
-_DRAWS = 200
 _FEWEST = 4
 
 
@@ -56,8 +55,8 @@ def rank_correlations(cells: Cells, seed: int = 0) -> list[RankCorrelation]:
             if part.varies(measure) < 3:
                 continue
             x, y = part.column(measure), part.losses
-            rho = rank_correlation(x, y)
-            if rho is None:
+            rho = spearman(x, y)
+            if np.isnan(rho):
                 continue
             interval = _rank_interval(x, y, seed)
             found.append(RankCorrelation(data, measure, rho, interval, len(x)))
@@ -68,11 +67,7 @@ def _rank_interval(x: np.ndarray, y: np.ndarray, seed: int) -> Interval:
     """By the bootstrap over cells; open for fewer than five."""
     if len(x) <= _FEWEST:
         return Interval(None, None)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(x), size=(_DRAWS, len(x)))
-    found = [rank_correlation(x[i], y[i]) for i in drawn]
-    ends = percentile_interval(np.array([rho for rho in found if rho is not None]))
-    return Interval(*(ends or (None, None)))
+    return Interval(*(spearman_interval(x, y, seed) or (None, None)))
 
 
 def contests(cells: Cells, measures: Sequence[str] = MEASURES) -> list[Contest]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.scaling.allocation import Allocation, NextRun
 from chemscale_jax.analysis.scaling.analysis import Analysis, Law, LineLaw
 from chemscale_jax.analysis.scaling.data import Cells
@@ -11,7 +12,6 @@ from chemscale_jax.analysis.scaling.intervals import Interval
 from chemscale_jax.analysis.scaling.power import Difference, steepest
 from chemscale_jax.analysis.scaling.selection import Trial
 from chemscale_jax.analysis.scaling.size_variables import Contest, RankCorrelation
-from chemscale_jax.analysis.tables import markdown_table
 
 _RUNS_SHOWN = 5
 _LIMITS = "what limits it"

@@ -9,6 +9,7 @@ import numpy as np
 
 from chemscale_jax.analysis import plots
 from chemscale_jax.analysis.bootstrap import LEVEL, mean_interval
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.search.neighbour_plots import (
     density_figure,
     difference_figure,
@@ -21,7 +22,6 @@ from chemscale_jax.analysis.search.neighbour_properties import (
     Deltas,
     Neighbourhoods,
 )
-from chemscale_jax.analysis.tables import markdown_table
 from chemscale_jax.chem.descriptors import PROPERTIES
 from chemscale_jax.core.errors import UserError
 from chemscale_jax.core.workdir import write_json

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from chemscale_jax.analysis.rank_correlation import spearman, spearman_interval
 from chemscale_jax.analysis.tpe import fit as tpe_fit
 from chemscale_jax.analysis.tpe import scores as tpe
 from chemscale_jax.analysis.tpe import warnings as tpe_warnings
@@ -98,7 +99,7 @@ class Estimate:
             if not math.isnan(row.final):
                 groups.setdefault(row.curve.batch, []).append(row)
         found = [
-            (len(rows), tpe_fit.spearman(*_scores_and_finals(rows)))
+            (len(rows), spearman(*_scores_and_finals(rows)))
             for rows in groups.values()
             if len(rows) > 2
         ]
@@ -194,8 +195,8 @@ def estimate(
         line=line,
         r2=tpe_fit.r_squared(x, y),
         r2_left_out=tpe_fit.r_squared_left_out(x, y),
-        rho=tpe_fit.spearman(scores[decided], finals[decided]),
-        rho_interval=tpe_fit.spearman_interval(scores[decided], finals[decided]),
+        rho=spearman(scores[decided], finals[decided]),
+        rho_interval=spearman_interval(scores[decided], finals[decided]),
         covered=tpe_fit.left_out_covered(x, y),
         ties=_ties(rows),
         warnings=tuple(tpe_warnings.warnings(there, fraction, score, int(known.sum()))),

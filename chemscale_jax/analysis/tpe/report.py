@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chemscale_jax.analysis import plots
-from chemscale_jax.analysis.tables import markdown_table
+from chemscale_jax.analysis.markdown import markdown_table
 from chemscale_jax.analysis.tpe import plots as tpe_plots
 from chemscale_jax.analysis.tpe import scores as tpe
 from chemscale_jax.analysis.tpe.cost import halving_cost, tpe_cost

@@ -121,20 +121,6 @@ def test_two_points_or_equal_scores_promise_nothing():
     assert tpe_fit.left_out(x, np.arange(3.0)) is None
 
 
-def test_rank_correlation_with_ties_and_infinities():
-    x = np.array([1.0, 2.0, 3.0, math.inf, math.inf])
-    assert tpe_fit.spearman(x, np.array([1.0, 2, 3, math.inf, math.inf])) == 1.0
-    assert tpe_fit.spearman(x, np.array([5.0, 4, 3, 2, 1])) == pytest.approx(
-        -0.9747, 1e-4
-    )
-    assert math.isnan(tpe_fit.spearman(np.ones(3), np.arange(3.0)))
-    low, high = tpe_fit.spearman_interval(np.arange(9.0), np.arange(9.0)) or (0, 0)
-    assert low == high == 1.0
-    noisy = np.array([2.0, 1, 4, 3, 6, 5, 8, 7, 9])
-    low, high = tpe_fit.spearman_interval(np.arange(9.0), noisy) or (0, 0)
-    assert low < tpe_fit.spearman(np.arange(9.0), noisy) < high <= 1
-
-
 # Estimates.
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from chemscale_jax.analysis import tables
+from chemscale_jax.analysis import force_errors
 from chemscale_jax.core.predictions import Predictions
 
 # Labels are float32.
@@ -16,7 +16,7 @@ def frames(frame_arrays) -> Predictions:
 
 
 def test_rows_are_what_a_hand_computes(frames):
-    rows = {row.frames: row for row in tables.rows_of("valid", frames)}
+    rows = {row.frames: row for row in force_errors.rows_of("valid", frames)}
     every = rows["all"]
     assert every.number == 2
     # Components: (4.5 + 0.9) / 9 true, (0.6 + 0.3) / 9 wrong.
@@ -45,7 +45,7 @@ def test_rows_are_what_a_hand_computes(frames):
 
 
 def test_an_empty_band_has_no_numbers(frames):
-    row = tables.rows_of("valid", frames)[-1]
+    row = force_errors.rows_of("valid", frames)[-1]
     assert row.frames == "2.0+ eV/A"
     assert row.number == 0
     assert row[3:] == (None,) * 8
@@ -53,17 +53,19 @@ def test_an_empty_band_has_no_numbers(frames):
 
 def test_stretched_frames_count_among_all_but_in_no_band(frames):
     stretched = dataclasses.replace(frames, kind=np.array([2, 0], np.uint8))
-    rows = {row.frames: row for row in tables.rows_of("valid", stretched)}
+    rows = {row.frames: row for row in force_errors.rows_of("valid", stretched)}
     assert rows["all"].number == 2
     assert rows["0.5-1.0 eV/A"].number == 0
     assert rows["0.0-0.5 eV/A"].number == 1
-    table = tables.results_table({"valid": stretched}, force_only=False)
+    table = force_errors.results_table({"valid": stretched}, force_only=False)
     assert "stretched bond: 1 in valid" in table
 
 
 def test_without_kinds_no_frame_is_stretched(frames):
     unknown = dataclasses.replace(frames, kind=None)
-    assert tables.rows_of("valid", unknown) == tables.rows_of("valid", frames)
+    assert force_errors.rows_of("valid", unknown) == force_errors.rows_of(
+        "valid", frames
+    )
 
 
 def test_labels_that_are_missing_count_nowhere(frames):
@@ -74,7 +76,7 @@ def test_labels_that_are_missing_count_nowhere(frames):
         forces_true=np.where(np.array([[0], [0], [1]]), np.nan, frames.forces_true),
         forces_mask=np.array([True, True, False]),
     )
-    rows = {row.frames: row for row in tables.rows_of("valid", missing)}
+    rows = {row.frames: row for row in force_errors.rows_of("valid", missing)}
     assert rows["all"].number == 2
     assert rows["all"].mean_abs_force == pytest.approx(750.0, abs=EXACT)
     assert rows["all"].energy_mae == pytest.approx(15.0, abs=EXACT)
@@ -84,20 +86,20 @@ def test_labels_that_are_missing_count_nowhere(frames):
 
 def test_predictions_that_are_not_finite_are_shown(frames):
     broken = dataclasses.replace(frames, forces_pred=frames.forces_pred * np.nan)
-    assert "nan" in tables.results_table({"valid": broken}, force_only=False)
+    assert "nan" in force_errors.results_table({"valid": broken}, force_only=False)
 
 
 def test_band_edges_belong_to_the_upper_band(frames):
     exact = dataclasses.replace(
         frames, forces_true=np.full((3, 3), 0.5, np.float32), kind=None
     )
-    rows = {row.frames: row for row in tables.rows_of("valid", exact)}
+    rows = {row.frames: row for row in force_errors.rows_of("valid", exact)}
     assert rows["0.0-0.5 eV/A"].number == 0
     assert rows["0.5-1.0 eV/A"].number == 2
 
 
 def test_table_text(frames):
-    lines = tables.results_table({"valid": frames}, force_only=True).splitlines()
+    lines = force_errors.results_table({"valid": frames}, force_only=True).splitlines()
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert cells == [
         "valid",
@@ -114,39 +116,28 @@ def test_table_text(frames):
     ]
     assert len({len(line) for line in lines[:7]}) == 1
     assert any("uncalibrated" in line for line in lines)
-    calibrated = tables.results_table({"valid": frames}, force_only=False)
+    calibrated = force_errors.results_table({"valid": frames}, force_only=False)
     assert "uncalibrated" not in calibrated
 
 
 def test_force_error_of_each_element(frames):
-    found = tables.force_mae_by_element(frames)
+    found = force_errors.force_mae_by_element(frames)
     assert {z: count for z, (_, count) in found.items()} == {1: 2, 8: 1}
     assert found[1][0] == pytest.approx(100.0, abs=EXACT)
     assert found[8][0] == pytest.approx(100.0, abs=EXACT)
 
 
 def test_spread_of_an_ensemble_is_ranked_against_its_errors(frames):
-    assert "rho" not in tables.results_table({"valid": frames}, force_only=False)
+    assert "rho" not in force_errors.results_table({"valid": frames}, force_only=False)
     # Energy errors are 15 and 10 meV per atom, force errors 173 meV/A everywhere.
     ensemble = dataclasses.replace(
         frames,
         energy_std=np.array([0.4, 0.1]),
         forces_std=np.array([0.1, 0.2, 0.3], np.float32),
     )
-    cells = tables.uncertainty_cells("valid", ensemble)
+    cells = force_errors.uncertainty_cells("valid", ensemble)
     assert cells[:5] == ["valid", "all", "12.5", "150.0", "1.00"]
     assert cells[5:7] == ["173.2", "200.0"]
-    table = tables.results_table({"valid": ensemble}, force_only=False)
+    table = force_errors.results_table({"valid": ensemble}, force_only=False)
     assert "energy rho" in table
     assert "means over an ensemble" in table
-
-
-def test_rank_correlation_with_ties_and_without_spread():
-    x = np.array([1.0, 2.0, 2.0, 4.0])
-    # Ranks 1, 2.5, 2.5, 4 against 1, 3, 2, 4.
-    expected = np.corrcoef([1, 2.5, 2.5, 4], [1, 3, 2, 4])[0, 1]
-    assert tables.rank_correlation(x, np.array([0.0, 5.0, 3.0, 9.0])) == (
-        pytest.approx(expected)
-    )
-    assert tables.rank_correlation(x, -(x**3)) == pytest.approx(-1.0)
-    assert tables.rank_correlation(x, np.ones(4)) is None

@@ -1,10 +1,13 @@
-"""The table of results: errors of each split, by how large the forces are."""
+"""Errors of energies and forces in each split, by how large the forces are."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from chemscale_jax.analysis.markdown import markdown_table
+from chemscale_jax.analysis.rank_correlation import spearman
 from chemscale_jax.core.predictions import Predictions
 
 # Bands of a frame's mean absolute force component, eV/angstrom, lower end included.
@@ -132,13 +135,6 @@ def results_table(splits: Mapping[str, Predictions], force_only: bool) -> str:
     return "\n\n".join(parts)
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Spearman's rho, ties sharing their mean rank; None where it is not defined."""
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None
-    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
-
-
 def uncertainty_cells(split: str, frames: Predictions) -> list[str]:
     """How the spread of an ensemble ranks its errors, over all frames of a split."""
     if frames.energy_std is None or frames.forces_std is None:
@@ -155,40 +151,21 @@ def uncertainty_cells(split: str, frames: Predictions) -> list[str]:
     numbers = (
         (_mean_milli(energy), 1),
         (_mean_milli(energy_std), 1),
-        (rank_correlation(energy_std, energy), 2),
+        (_rho(energy_std, energy), 2),
         (_mean_milli(force), 1),
         (_mean_milli(force_std), 1),
-        (rank_correlation(force_std, force), 2),
+        (_rho(force_std, force), 2),
     )
     return [split, "all", *(_number(x, digits) for x, digits in numbers)]
 
 
-def _ranks(x: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place]
+def _rho(std: np.ndarray, error: np.ndarray) -> float | None:
+    rho = spearman(std, error)
+    return None if math.isnan(rho) else rho
 
 
 def _has_std(frames: Predictions) -> bool:
     return frames.energy_std is not None and frames.forces_std is not None
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns; all but the first two hold numbers."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = [
-        "-" * width if column < 2 else "-" * (width - 1) + ":"
-        for column, width in enumerate(widths)
-    ]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
 def _cells(row: Row) -> list[str]:
