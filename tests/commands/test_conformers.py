@@ -89,7 +89,7 @@ def test_scaffolds_of_a_store_and_a_file(table, tmp_path, capsys):
     capsys.readouterr()
     assert scaffolds.main([*sets, f"--out={out}", "--workers=0"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"molecules +\| +\| +3 \| +2 \| +1 \| +1 \| +4 \|", printed)
+    assert re.search(r"molecules +\| +3 \| +2 \| +1 \| +1 \| +4 \|", printed)
     assert printed.endswith(f"written to {out}\n")
     names = {path.name for path in out.iterdir()}
     assert names == {"report.md", "scaffolds.csv", "scaffolds.png"}
