@@ -36,7 +36,7 @@ UNITS = {
     "rPPB": "log10(% unbound)",
 }
 # Of the training part of each of the authors' training files: about 1,700 updates, of
-# hPPB 1,000, a third of whose molecules are so large that each takes twice the time.
+# hPPB 1,000, a third of whose molecules have more than 31 heavy atoms.
 PASSES = {"HLM": 16, "RLM": 16, "MDR1_ER": 18, "Sol": 22, "hPPB": 16, "rPPB": 55}
 
 
