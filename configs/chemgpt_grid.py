@@ -23,7 +23,7 @@ FORMS = ("train", "smoke")
 OPTIONS = {"width": 32}
 WIDTHS = (32, 64, 128)
 # Molecules, and passes over them: more for few, which are done with sooner.
-SIZES = ((1_000, 8), (4_000, 4), (12_000, 2))
+SIZES = ((1_000, 8), (3_000, 4), (9_000, 2))
 SEEDS = (0, 1)
 
 

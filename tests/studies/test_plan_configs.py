@@ -15,7 +15,7 @@ NAMES = sorted(set(config_files.list_configs()) - set(OTHERS))
 SIZES = {
     "chemgpt.py": ["--config.data.embedded_molecules=2000"],
     "unimol2_pretrain.py": ["--config.data.embedded_molecules=64"],
-    "chemgpt_grid.py": ["--config.data.train_molecules=12000"],
+    "chemgpt_grid.py": ["--config.data.train_molecules=9000"],
     "rmd17.py": ["--config.data.train_size=950"],
     "three_bpa.py": ["--config.data.train_size=450"],
 }
