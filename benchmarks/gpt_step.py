@@ -17,13 +17,14 @@ stands for the epoch. See README.md for results.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -267,30 +268,47 @@ def turns(workers: Mapping[str, Worker], steps: Mapping[str, int], rounds: int) 
     return seconds
 
 
+def agree(losses: Sequence[float]) -> None:
+    """Ends the program where ours and the peer's loss of the first batch differ."""
+    if not abs(losses[0] - losses[1]) < 1e-4:
+        raise SystemExit(f"losses of the first batch differ: {losses}")
+
+
 def compare(args: argparse.Namespace, width: int, folder: pathlib.Path) -> None:
     """Measures one width and prints what was found."""
     case = Case(args, folder, width)
     workers = {"ours": case.ours()}
-    first = {"ours": workers["ours"].facts["first_loss"]}
-    kinds = {"ours": len(workers["ours"].facts["shapes"])}
+    kinds = {
+        "ours": len(workers["ours"].facts["shapes"]),
+        "peer": case.count,
+        "padded": 1,
+    }
+    peers: dict[str, Callable[[], Worker]] = {}
     setting = None
     if args.peer_python:
         setting = Peer(*args.peer) if args.peer else case.best_peer()
-        workers["peer"], kinds["peer"] = case.peer(setting), case.count
-        first["peer"] = workers["peer"].facts["first_loss"]
+        peers["peer"] = functools.partial(case.peer, setting)
         if args.padded_batch:
-            workers["padded"], kinds["padded"] = case.peer(setting, padded=True), 1
-        difference = abs(first["ours"] - first["peer"])
-        if not difference < 1e-4:
-            raise SystemExit(f"losses of the first batch differ: {first}")
-    # The peer's pass over its batches is cut into turns.
-    steps = {name: max(1, kind // args.parts) for name, kind in kinds.items()}
-    steps["ours"] = kinds["ours"]
-    rounds = args.rounds * args.parts
-    found = {
-        name: medians(of, kinds[name])
-        for name, of in turns(workers, steps, rounds).items()
-    }
+            peers["padded"] = functools.partial(case.peer, setting, padded=True)
+    seconds: dict[str, list[float]] = {}
+    # One peer at a time: at width 256 both of them together take over 20 GB.
+    for name in list(peers) or ["ours"]:
+        if name in peers:
+            workers[name] = peers[name]()
+        if name == "peer":
+            agree([workers[each].facts["first_loss"] for each in workers])
+        both = {each: workers[each] for each in ("ours", name)}
+        # The peer's pass over its batches is cut into turns.
+        steps = {each: max(1, kinds[each] // args.parts) for each in both}
+        steps["ours"] = kinds["ours"]
+        for each, times in turns(both, steps, args.rounds * args.parts).items():
+            seconds.setdefault(each, []).extend(times)
+        if name in peers:
+            workers[name].close()
+    workers["ours"].close()
+    found = {name: medians(of, kinds[name]) for name, of in seconds.items()}
+    first = {name: workers[name].facts["first_loss"] for name in workers}
+    first.pop("padded", None)
     result: dict[str, Any] = {"width": width, "first_loss": first}
     size = case.vocabulary.size
     for name, each_s in found.items():
@@ -298,19 +316,19 @@ def compare(args: argparse.Namespace, width: int, folder: pathlib.Path) -> None:
         if name == "ours":
             rows, lengths, batches = np.array(facts["shapes"]).T
             tokens, places, keys = case.our_tokens, rows * lengths * batches, lengths
-            seconds = each_s * batches
+            pass_s = each_s * batches
         else:
             dynamic = name == "peer"
             tokens = case.count * case.peer_tokens if dynamic else case.padded_tokens
             rows, keys = np.array(facts["shapes"]).T
-            places, seconds = rows * keys, each_s
+            places, pass_s = rows * keys, each_s
         work = sum(
             gflop(width, args.depth, size, *of) for of in zip(places, keys, strict=True)
         )
         result[name] = {
             **({"setting": setting} if name != "ours" else {}),
-            "tokens_s": tokens / seconds.sum(),
-            "matrix_gflop_s": work / seconds.sum(),
+            "tokens_s": tokens / pass_s.sum(),
+            "matrix_gflop_s": work / pass_s.sum(),
             "fill": tokens / places.sum(),
             "step_s": each_s.round(4).tolist(),
             **{key: value for key, value in facts.items() if key != "first_loss"},
@@ -320,8 +338,6 @@ def compare(args: argparse.Namespace, width: int, folder: pathlib.Path) -> None:
             rates = result["ours"]["tokens_s"], result[name]["tokens_s"]
             result[f"ratio_{name}"] = rates[0] / rates[1]
     print(json.dumps(result, indent=1))
-    for each in workers.values():
-        each.close()
 
 
 def main() -> None:
