@@ -307,8 +307,7 @@ def compare(args: argparse.Namespace, width: int, folder: pathlib.Path) -> None:
             workers[name].close()
     workers["ours"].close()
     found = {name: medians(of, kinds[name]) for name, of in seconds.items()}
-    first = {name: workers[name].facts["first_loss"] for name in workers}
-    first.pop("padded", None)
+    first = {of: workers[of].facts["first_loss"] for of in workers if of != "padded"}
     result: dict[str, Any] = {"width": width, "first_loss": first}
     size = case.vocabulary.size
     for name, each_s in found.items():
